@@ -1,0 +1,311 @@
+"""The run spec: everything that decides one model, frozen, validated and hashed.
+
+Fields are flat, so that a field, a sweep axis, a store column and a name in a query are one word.
+A field that only some optimizers, schedules or norms read (``momentum``, ``norm_groups``, ...) is
+None where it does not apply; the entry that reads it declares it, with its default, in ``fields``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from zoo.errors import Problem, SpecError, nearest
+from zoo.registry import vocabulary
+
+__all__ = ["SEED_FIELDS", "FieldInfo", "RunSpec", "field_infos"]
+
+#: Changes whenever the meaning of a spec changes, so that run ids never lie.
+SPEC_VERSION = 1
+
+#: The five independent seeds; each takes the value of ``seed`` where it is not given.
+SEED_FIELDS = ("init_seed", "order_seed", "augment_seed", "dropout_seed", "noise_seed")
+
+#: Fields whose registry entries declare further fields.
+_OWNERS = ("optimizer", "schedule", "norm", "architecture", "augmentation", "activation", "init")
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """What a run-spec field is: its type, its bounds and one line of prose.
+
+    Args:
+        name: the field's name.
+        kind: ``"int"``, ``"float"``, ``"str"`` or ``"bool"``.
+        optional: whether None is allowed (the meaning of None is in ``doc``).
+        low, high: closed bounds, or None.
+        open_low, open_high: whether the bound itself is excluded.
+        doc: one line, with the unit.
+    """
+
+    name: str
+    kind: str
+    optional: bool
+    low: float | None
+    high: float | None
+    open_low: bool
+    open_high: bool
+    doc: str
+
+    def bounds(self) -> str:
+        """Return the allowed range in words, empty where there is none."""
+        parts = []
+        if self.low is not None:
+            parts.append(f"{'>' if self.open_low else '>='} {self.low:g}")
+        if self.high is not None:
+            parts.append(f"{'<' if self.open_high else '<='} {self.high:g}")
+        return " and ".join(parts)
+
+
+def _field(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    meta = {
+        "doc": doc,
+        "low": above if above is not None else low,
+        "high": below if below is not None else high,
+        "open_low": above is not None,
+        "open_high": below is not None,
+    }
+    return dataclasses.field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """One model of a zoo: data, architecture, optimization and seeds.
+
+    Raises:
+        SpecError: listing every field whose value is of the wrong type, out of range or unknown.
+    """
+
+    # data
+    data: str = _field("digits", "data set")
+    train_size: int | None = _field(None, "training examples used; None = all", low=1)
+    label_noise: float = _field(0.0, "share of training labels replaced at random", low=0, high=1)
+    normalization: str = _field("standard", "input normalisation")
+    augmentation: str = _field("none", "training-time augmentation")
+    augment_strength: float | None = _field(None, "strength, in the augmentation's unit", low=0)
+    # architecture
+    architecture: str = _field("mlp", "architecture family")
+    width: int = _field(64, "hidden units or channels a layer", low=1)
+    depth: int | None = _field(None, "hidden layers; None = the family's own", low=1)
+    activation: str = _field("relu", "activation function")
+    norm: str = _field("none", "normalisation layer")
+    norm_groups: int | None = _field(None, "groups of the group norm", low=1)
+    dropout: float = _field(0.0, "dropout probability", low=0, below=1)
+    # optimization
+    optimizer: str = _field("sgd", "optimizer")
+    lr: float = _field(0.1, "peak learning rate", above=0)
+    momentum: float | None = _field(None, "momentum factor", low=0, below=1)
+    nesterov: bool | None = _field(None, "Nesterov momentum")
+    beta1: float | None = _field(None, "decay of the first moment", low=0, below=1)
+    beta2: float | None = _field(None, "decay of the second moment", low=0, below=1)
+    alpha: float | None = _field(None, "decay of RMSprop's squared average", low=0, below=1)
+    eps: float | None = _field(None, "term added to the denominator", above=0)
+    weight_decay: float = _field(0.0, "weight decay, as the optimizer of torch defines it", low=0)
+    label_smoothing: float = _field(0.0, "label smoothing", low=0, below=1)
+    batch_size: int = _field(32, "examples a step", low=1)
+    epochs: float | None = _field(None, "passes over the training set; 20 if steps is unset", low=0)
+    steps: int | None = _field(None, "optimizer steps; wins over epochs", low=0)
+    schedule: str = _field("constant", "learning-rate schedule")
+    warmup: float | None = _field(None, "share of the steps with linear warm-up", low=0, high=1)
+    lr_gamma: float | None = _field(None, "factor at each drop of the step schedule", above=0)
+    lr_drop_every: float | None = _field(None, "share of the steps between drops", above=0, high=1)
+    lr_final: float | None = _field(None, "final learning rate over the peak", low=0, high=1)
+    pct_start: float | None = _field(None, "share of the one-cycle rise", above=0, below=1)
+    div_factor: float | None = _field(None, "one-cycle: peak over initial rate", low=1)
+    precision: str = _field("float32", "compute precision; the slab is float32")
+    # initialisation and seeds
+    init: str = _field("default", "weight initialisation scheme")
+    init_scale: float = _field(1.0, "factor on the initial weight matrices", above=0)
+    seed: int = _field(0, "repetition; the default of the five seeds", low=0, high=2**32 - 1)
+    init_seed: int | None = _field(None, "seed of the weights", low=0, high=2**32 - 1)
+    order_seed: int | None = _field(None, "seed of the data order", low=0, high=2**32 - 1)
+    augment_seed: int | None = _field(None, "seed of the augmentation", low=0, high=2**32 - 1)
+    dropout_seed: int | None = _field(None, "seed of dropout", low=0, high=2**32 - 1)
+    noise_seed: int | None = _field(
+        None, "seed of the label noise and of the training subset", low=0, high=2**32 - 1
+    )
+
+    def __post_init__(self) -> None:
+        problems: list[Problem] = []
+        for info in field_infos().values():
+            value, problem = check_value(info, getattr(self, info.name))
+            if problem is not None:
+                problems.append(problem)
+            else:
+                object.__setattr__(self, info.name, value)
+        if problems:
+            raise SpecError(problems)
+        self._fill_conditional()
+        for name in SEED_FIELDS:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, self.seed)
+        if self.steps is None and self.epochs is None:
+            object.__setattr__(self, "epochs", 20.0)
+
+    def _fill_conditional(self) -> None:
+        """Give each conditional field its owner's default, or None where nothing reads it."""
+        conditional: set[str] = set()
+        read: dict[str, object] = {}
+        for owner in _OWNERS:
+            registry = vocabulary(owner)
+            if registry is None:
+                continue
+            for name in registry:
+                conditional.update(getattr(registry[name], "fields", {}))
+            read.update(getattr(registry[getattr(self, owner)], "fields", {}))
+        for name in conditional:
+            if name not in read:
+                object.__setattr__(self, name, None)
+            elif getattr(self, name) is None:
+                object.__setattr__(self, name, read[name])
+
+    def resolve(self, train_examples: int) -> RunSpec:
+        """Return this spec with ``train_size``, ``steps`` and ``epochs`` as numbers.
+
+        An epoch is ``train_size // batch_size`` steps: the remainder of a shuffled epoch is
+        dropped, so that every step of every model has the same shape.
+
+        Args:
+            train_examples: training examples of the data set.
+
+        Raises:
+            SpecError: the training set is smaller than ``train_size``, or than one batch.
+        """
+        size = self.train_size if self.train_size is not None else train_examples
+        problems = []
+        if size > train_examples:
+            allowed = f"<= {train_examples} ({self.data})"
+            problems.append(Problem("train_size", size, "more than the data set has", allowed))
+        elif self.batch_size > size:
+            allowed = f"<= {size} (training examples)"
+            problems.append(Problem("batch_size", self.batch_size, "more than one epoch", allowed))
+        if problems:
+            raise SpecError(problems)
+        per_epoch = size // self.batch_size
+        steps = self.steps if self.steps is not None else round((self.epochs or 0.0) * per_epoch)
+        return dataclasses.replace(self, train_size=size, steps=steps, epochs=steps / per_epoch)
+
+    def identity(self) -> dict[str, object]:
+        """Return what the run id is the hash of: every field that changes a bit of the result."""
+        values = dataclasses.asdict(self)
+        del values["seed"]
+        if self.steps is not None:
+            del values["epochs"]
+        if self.label_noise == 0 and values["train_size"] is None:
+            del values["noise_seed"]
+        if self.dropout == 0:
+            del values["dropout_seed"]
+        if self.augmentation == "none":
+            del values["augment_seed"]
+        return {"version": SPEC_VERSION, **values}
+
+    @property
+    def run_id(self) -> str:
+        """Sixteen hexadecimal digits: the sha256 of the canonical JSON of :meth:`identity`."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every field, JSON-ready."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
+        """Build a spec from a mapping.
+
+        Raises:
+            SpecError: unknown fields (with the nearest known name) and bad values, all at once.
+        """
+        infos = field_infos()
+        problems = [unknown_field(name, name) for name in values if name not in infos]
+        good = {name: value for name, value in values.items() if name in infos}
+        try:
+            spec = cls(**good)
+        except SpecError as error:
+            raise SpecError([*problems, *error.problems]) from None
+        if problems:
+            raise SpecError(problems)
+        return spec
+
+
+def unknown_field(place: str, name: str) -> Problem:
+    """Return the problem of a field name that no run spec has."""
+    names = tuple(field_infos())
+    close = nearest(name, names)
+    fix = f"did you mean {close!r}?" if close else ""
+    return Problem(place, None, f"unknown field {name!r}", ", ".join(names), fix)
+
+
+_INFOS: dict[str, FieldInfo] = {}
+
+
+def field_infos() -> Mapping[str, FieldInfo]:
+    """Return a :class:`FieldInfo` for each run-spec field, in order."""
+    if not _INFOS:
+        for item in dataclasses.fields(RunSpec):
+            kind, _, rest = cast(str, item.type).partition(" | ")
+            _INFOS[item.name] = FieldInfo(
+                name=item.name, kind=kind, optional=rest == "None", **item.metadata
+            )
+    return _INFOS
+
+
+def check_value(info: FieldInfo, value: Any, place: str = "") -> tuple[Any, Problem | None]:
+    """Return ``value`` in the field's own type, and what is wrong with it if anything is.
+
+    Args:
+        info: the field.
+        value: what the user gave.
+        place: where, for the message; the field's name by default.
+    """
+    place = place or info.name
+    if value is None and info.optional:
+        return None, None
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        value = value.item()
+    if info.kind == "float" and type(value) is int:
+        value = float(value)
+    if info.kind == "int" and type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value).__name__ != info.kind:
+        article = "an" if info.kind == "int" else "a"
+        names = {"int": "integer", "str": "string", "float": "number", "bool": "boolean"}
+        message = f"is {type(value).__name__}, not {article} {names[info.kind]}"
+        return value, Problem(place, value, message, info.bounds() or names[info.kind])
+    problem = _range_problem(info, value, place) or _name_problem(info, value, place)
+    return value, problem
+
+
+def _range_problem(info: FieldInfo, value: Any, place: str) -> Problem | None:
+    if info.kind not in ("int", "float"):
+        return None
+    low = -math.inf if info.low is None else info.low
+    high = math.inf if info.high is None else info.high
+    inside = (low < value if info.open_low else low <= value) and (
+        value < high if info.open_high else value <= high
+    )
+    if inside and math.isfinite(value):
+        return None
+    return Problem(place, value, "out of range", info.bounds() or "a finite number")
+
+
+def _name_problem(info: FieldInfo, value: Any, place: str) -> Problem | None:
+    registry = vocabulary(info.name) if info.kind == "str" else None
+    if registry is None or value in registry:
+        return None
+    close = nearest(value, registry.names())
+    fix = f"did you mean {close!r}?" if close else ""
+    return Problem(place, value, f"unknown {registry.kind}", ", ".join(registry.names()), fix)
