@@ -1,0 +1,62 @@
+"""What the engine hands over at each checkpoint: plain arrays, ready to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["METRICS", "Checkpoint", "ResumePoint"]
+
+#: Recorded at every checkpoint, in this order, as float32 ``[M, K]`` arrays.
+METRICS: dict[str, str] = {
+    "train_loss": "mean cross-entropy over the training set as trained on, eval mode (nats)",
+    "train_accuracy": "share correct on the training set as trained on, eval mode",
+    "test_loss": "mean cross-entropy over the test set, eval mode (nats)",
+    "test_accuracy": "share correct on the test set, eval mode",
+    "lr": "learning rate of the last step taken (of the first step at step 0)",
+    "grad_norm": "2-norm of the last step's minibatch gradient, before decay (NaN at step 0)",
+    "update_norm": "2-norm of the last step's parameter change (NaN at step 0)",
+    "weight_norm": "2-norm of the trained parameters",
+    "init_distance": "2-norm of the trained parameters minus their initial values",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """One checkpoint of one task (R rows, P columns, Q probe examples, C classes).
+
+    Args:
+        index: k, the column of the cohort's checkpoint axis.
+        weights: ``[R, P]`` float32; the row of a diverged model is NaN.
+        metrics: for each name of :data:`METRICS`, ``[R]`` float32; NaN for a diverged model.
+        probe: ``[R, Q, C]`` float16 logits of the probe examples, or None when Q is 0.
+        diverged_step: ``[R]`` int64, the step whose loss was not finite; -1 for a healthy model.
+        resume: named arrays that, with ``weights``, restart training bit for bit from here.
+    """
+
+    index: int
+    weights: NDArray[np.float32]
+    metrics: Mapping[str, NDArray[np.float32]]
+    probe: NDArray[np.float16] | None
+    diverged_step: NDArray[np.int64]
+    resume: Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResumePoint:
+    """Where an interrupted task goes on: the newest checkpoint with its resume state.
+
+    Args:
+        index: k of that checkpoint.
+        weights: ``[R, P]`` float32, as committed.
+        diverged_step: ``[R]`` int64, as committed.
+        arrays: the ``resume`` arrays of that checkpoint.
+    """
+
+    index: int
+    weights: NDArray[np.float32]
+    diverged_step: NDArray[np.int64]
+    arrays: Mapping[str, NDArray[np.generic]]
