@@ -48,6 +48,7 @@ class Cohort:
         group_rows: G, rows that step together; every group is padded to it with dummy models.
         example_shape: shape of one input example.
         classes: C.
+        backend: ``"eager"``, ``"compiled"`` or ``"reference"``; part of what decides the bits.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Cohort:
     group_rows: int
     example_shape: tuple[int, ...]
     classes: int
+    backend: str = "eager"
 
     @property
     def models(self) -> int:
@@ -81,6 +83,12 @@ class Cohort:
     def run_ids(self) -> tuple[str, ...]:
         """The run id of each row."""
         return tuple(run.run_id for run in self.runs)
+
+    @property
+    def train_flops(self) -> NDArray[np.float64]:
+        """``[M]`` floating-point operations of each whole training run, a multiply-add as two."""
+        per_example = float(self.architecture["train_flops_per_example"])
+        return np.array([per_example * r.batch_size * (r.steps or 0) for r in self.runs])
 
     def tasks(self) -> Iterator[Task]:
         """Yield the tasks, in row order."""
@@ -158,6 +166,7 @@ def _cohort_to_json(cohort: Cohort) -> dict[str, Any]:
         "group_rows": cohort.group_rows,
         "example_shape": list(cohort.example_shape),
         "classes": cohort.classes,
+        "backend": cohort.backend,
     }
 
 
@@ -174,4 +183,5 @@ def _cohort_from_json(raw: Mapping[str, Any]) -> Cohort:
         group_rows=raw["group_rows"],
         example_shape=tuple(raw["example_shape"]),
         classes=raw["classes"],
+        backend=raw["backend"],
     )
