@@ -1,0 +1,107 @@
+"""Activation functions with their derivatives, and the symmetries that each one has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.architectures.op import Mode, Op, Params, Shape
+from zoo.registry import Registry
+
+__all__ = ["ACTIVATIONS", "Activation", "ActivationKind"]
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationKind:
+    """An activation function f.
+
+    Args:
+        value: f(x).
+        slope: f'(x) from x and f(x).
+        module: the plain module.
+        symmetry: ``"scale"`` if f(ax) = a·f(x) for a > 0, ``"sign"`` if f(−x) = −f(x), or None.
+        flops: operations an element, roughly.
+    """
+
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor], Tensor]
+    module: Callable[[], nn.Module]
+    symmetry: str | None = None
+    flops: int = 1
+
+
+ACTIVATIONS: Registry[ActivationKind] = Registry("activation", field="activation")
+
+
+class Activation(Op):
+    """An activation applied to every element."""
+
+    def __init__(self, path: str, shape: Shape, name: str) -> None:
+        super().__init__(path)
+        self.shape = shape
+        self.name = name
+        self.kind = ACTIVATIONS[name]
+
+    def out_shape(self) -> Shape:
+        """Return the input's shape."""
+        return self.shape
+
+    def flops(self) -> int:
+        """Return the kind's operations for every element."""
+        return self.kind.flops * self.shape.positions * self.shape.channels
+
+    def forward(self, p: Params, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
+        """Return f(x)."""
+        y = self.kind.value(x)
+        return y, (x, y)
+
+    def backward(
+        self, p: Params, saved: Any, dy: Tensor, mode: Mode, *, need_dx: bool
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Return dy · f'(x)."""
+        x, y = saved
+        return dy * self.kind.slope(x, y), {}
+
+    def module(self) -> nn.Module:
+        """Return the plain module."""
+        return self.kind.module()
+
+    def describe(self) -> dict[str, Any]:
+        """Return path and name."""
+        return {**super().describe(), "activation": self.name}
+
+
+_LEAK = 0.01
+
+
+def _leaky_slope(x: Tensor, y: Tensor) -> Tensor:
+    return torch.where(x > 0, 1.0, _LEAK).to(x.dtype)
+
+
+def _gelu_slope(x: Tensor, y: Tensor) -> Tensor:
+    cdf = 0.5 * (1 + torch.erf(x * math.sqrt(0.5)))
+    return cdf + x * torch.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+
+
+def _silu_slope(x: Tensor, y: Tensor) -> Tensor:
+    gate = torch.sigmoid(x)
+    return gate * (1 + x * (1 - gate))
+
+
+_enter = ACTIVATIONS.register
+_enter("relu")(ActivationKind(torch.relu, lambda x, y: (y > 0).to(y.dtype), nn.ReLU, "scale"))
+_enter("leaky_relu")(
+    ActivationKind(
+        lambda x: F.leaky_relu(x, _LEAK), _leaky_slope, lambda: nn.LeakyReLU(_LEAK), "scale"
+    )
+)
+_enter("gelu")(ActivationKind(F.gelu, _gelu_slope, nn.GELU, flops=8))
+_enter("tanh")(ActivationKind(torch.tanh, lambda x, y: 1 - y * y, nn.Tanh, "sign", flops=6))
+_enter("sigmoid")(ActivationKind(torch.sigmoid, lambda x, y: y * (1 - y), nn.Sigmoid, flops=4))
+_enter("silu")(ActivationKind(F.silu, _silu_slope, nn.SiLU, flops=5))

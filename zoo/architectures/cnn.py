@@ -1,0 +1,46 @@
+"""The convolutional net of the Small CNN Zoo (Unterthiner et al. 2020, arXiv 2002.11448), and kin.
+
+At depth 3 and width 16 on one input channel and ten classes it has that zoo's 4,970 parameters:
+three 3-wide convolutions of stride 2, a global average pool and a linear layer.
+"""
+
+from __future__ import annotations
+
+from zoo.architectures.conv import Conv
+from zoo.architectures.families import ARCHITECTURES, Family, after_weights
+from zoo.architectures.linear import Linear
+from zoo.architectures.network import Network
+from zoo.architectures.op import Op, Shape
+from zoo.architectures.pool import GlobalAveragePool
+from zoo.errors import Problem, SpecError
+from zoo.spec.run import RunSpec
+
+__all__ = ["cnn"]
+
+#: Convolutions that halve the map; deeper nets go on at stride 1.
+_STRIDED = 3
+
+
+def cnn(run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Network:
+    """Return depth × (convolution, norm, activation, dropout), average pool, linear.
+
+    Raises:
+        SpecError: the data are neither ``(channels, length)`` nor ``(channels, height, width)``.
+    """
+    if len(example_shape) not in (2, 3):
+        message = f"needs signals or images, but an example of {run.data} is {example_shape}"
+        raise SpecError([Problem("architecture", "cnn", message, fix="use architecture = 'mlp'")])
+    shape = Shape(example_shape[1:], example_shape[0])
+    ops: list[Op] = []
+    for layer in range(run.depth or 1):
+        block = f"hidden.{layer}"
+        conv = Conv(f"{block}.conv", shape, run.width, 2 if layer < _STRIDED else 1)
+        shape = conv.out_shape()
+        ops.append(conv)
+        ops += after_weights(run, block, shape, layer)
+    ops.append(GlobalAveragePool("pool", shape))
+    ops.append(Linear("output", run.width, classes))
+    return Network("cnn", ops, example_shape, flatten=False)
+
+
+ARCHITECTURES.register("cnn")(Family(cnn, {"depth": 3}))

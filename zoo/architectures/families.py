@@ -1,0 +1,66 @@
+"""The registry of architecture families, and what all of them build a hidden block from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.architectures.activations import Activation
+from zoo.architectures.dropout import Dropout
+from zoo.architectures.network import Network
+from zoo.architectures.norms import NORMS
+from zoo.architectures.op import Op, Shape
+from zoo.errors import Problem, SpecError
+from zoo.registry import Registry
+from zoo.spec.run import RunSpec
+
+__all__ = ["ARCHITECTURES", "Family", "after_weights", "build"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """An architecture family.
+
+    Args:
+        build: makes the network from (run, example_shape, classes).
+        fields: conditional run-spec fields that it reads, with their defaults.
+    """
+
+    build: Callable[[RunSpec, tuple[int, ...], int], Network]
+    fields: Mapping[str, Any]
+
+
+ARCHITECTURES: Registry[Family] = Registry("architecture", field="architecture")
+
+
+def after_weights(run: RunSpec, block: str, shape: Shape, layer: int) -> list[Op]:
+    """Return what follows the weights of hidden block ``layer``: norm, activation, dropout.
+
+    Raises:
+        SpecError: the norm cannot stand here.
+    """
+    kind = NORMS[run.norm]
+    norm = kind(f"{block}.norm", shape, {name: getattr(run, name) for name in kind.fields})
+    reason = norm.problem()
+    if reason is not None:
+        raise SpecError([Problem("norm", run.norm, f"does not fit {block}: {reason}")])
+    return [
+        norm,
+        Activation(f"{block}.activation", shape, run.activation),
+        Dropout(f"{block}.dropout", shape, layer),
+    ]
+
+
+def build(run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Network:
+    """Return the network that a run spec describes.
+
+    Args:
+        run: the spec.
+        example_shape: shape of one input example, channels first.
+        classes: C.
+
+    Raises:
+        SpecError: the architecture does not fit the data, or a norm its place.
+    """
+    return ARCHITECTURES[run.architecture].build(run, example_shape, classes)

@@ -1,0 +1,87 @@
+"""What normalisation layers share: the registry, the affine parameters, and standardisation.
+
+Statistics are float32 whatever the compute type, and variances are two-pass: the mean of squares
+minus the square of the mean loses every digit once the offset is large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.architectures.op import Op, Param, Shape
+from zoo.registry import Registry
+
+__all__ = ["EPS", "NORMS", "Norm", "standardize", "standardize_backward"]
+
+#: Added to every variance, as torch's norms do by default.
+EPS = 1e-5
+
+
+class Norm(Op):
+    """A normalisation layer over ``[G, B, T, C]`` with a per-channel weight and bias.
+
+    Args:
+        path: place in the module tree.
+        shape: shape of one example.
+        options: values of the conditional fields that the norm declares in ``fields``.
+    """
+
+    #: Conditional run-spec fields that this norm reads, with their defaults.
+    fields: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, path: str, shape: Shape, options: Mapping[str, Any]) -> None:
+        super().__init__(path)
+        self.shape = shape
+        self.options = dict(options)
+
+    def problem(self) -> str | None:
+        """Return why this norm cannot stand at this place, or None."""
+        return None
+
+    @property
+    def permutation_blocks(self) -> int:
+        """Channels may be permuted within each of so many equal blocks, and blocks as wholes."""
+        return 1
+
+    def params(self) -> tuple[Param, ...]:
+        """Return weight and bias, both ``[C]``."""
+        shape = (self.shape.channels,)
+        return (Param("weight", shape, "norm_weight"), Param("bias", shape, "norm_bias"))
+
+    def out_shape(self) -> Shape:
+        """Return the input's shape."""
+        return self.shape
+
+    def flops(self) -> int:
+        """Return about eight an element: two passes of statistics, then the affine map."""
+        return 8 * self.shape.positions * self.shape.channels
+
+    def describe(self) -> dict[str, Any]:
+        """Return path, channels and options."""
+        return {**super().describe(), "channels": self.shape.channels, **self.options}
+
+
+NORMS: Registry[type[Norm]] = Registry("norm", field="norm")
+
+
+def standardize(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (x − μ)/√(σ² + ε) over ``dims``, with rstd, μ and the biased σ² (kept dims)."""
+    mean = x.mean(dims, keepdim=True)
+    centred = x - mean
+    var = centred.square().mean(dims, keepdim=True)
+    rstd = torch.rsqrt(var + EPS)
+    return centred * rstd, rstd, mean, var
+
+
+def standardize_backward(d: Tensor, xhat: Tensor, rstd: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Return the gradient of the input of :func:`standardize`.
+
+    dx = rstd · (d − mean(d) − x̂ · mean(d · x̂)), means over ``dims``.
+    """
+    shift = d.mean(dims, keepdim=True)
+    scale = (d * xhat).mean(dims, keepdim=True)
+    return (d - shift - xhat * scale) * rstd

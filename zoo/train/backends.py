@@ -1,0 +1,90 @@
+"""The three ways to run the same step: plain torch loop, stacked eager, stacked and compiled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.registry import Registry
+from zoo.train.step import Inputs, Recipe, State, make_step
+
+__all__ = ["BACKENDS", "PRECISIONS", "can_compile", "conv_form", "eager_recipe", "step_function"]
+
+BACKENDS = ("eager", "compiled", "reference")
+
+PRECISIONS: Registry[torch.dtype] = Registry("precision", field="precision")
+PRECISIONS.register("float32")(torch.float32)
+PRECISIONS.register("bfloat16")(torch.bfloat16)
+
+#: Takes one step of a group, as :data:`zoo.train.step.StepFunction`.
+Take = Callable[[State, Inputs, Tensor, Tensor, Tensor, Tensor], None]
+
+_COUNTER = iter(range(1 << 62))
+
+
+@cache
+def can_compile() -> bool:
+    """Return whether this machine has the C++ compiler that a compiled step needs."""
+    named = os.environ.get("CXX")
+    return any(shutil.which(name) for name in (named, "g++", "clang++") if name)
+
+
+def conv_form(backend: str) -> str:
+    """Return the form of the convolution that is quickest on a backend.
+
+    A compiler fuses patches into the matrix products around them; run op by op, the copies that
+    patches need cost more than one grouped convolution does (benchmarks/bench_train.py).
+    """
+    return "im2col" if backend == "compiled" else "grouped"
+
+
+def eager_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe as eager evaluation runs it."""
+    return replace(recipe, conv=conv_form("eager"))
+
+
+def step_function(recipe: Recipe, backend: str) -> Take:
+    """Return the step of a recipe on the ``"eager"`` or ``"compiled"`` backend."""
+    if backend != "compiled":
+        return make_step(recipe, select=False)
+    step = make_step(recipe, select=True)
+
+    def flat(*tensors: Tensor) -> None:
+        moments = len(recipe.optimizer.moments)
+        slab, active, diverged, *rest = tensors
+        state = State(slab, tuple(rest[:moments]), active, diverged)
+        step(state, Inputs(*rest[moments : moments + 7]), *rest[moments + 7 :])
+
+    compiled: Any = torch.compile(_own_code(flat), dynamic=False, fullgraph=True)
+
+    def take(
+        state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor
+    ) -> None:
+        compiled(
+            state.slab, state.active, state.diverged, *state.moments,
+            inputs.x, inputs.labels, inputs.smoothing, inputs.rate,
+            inputs.dropout_seed, inputs.augment_seed, inputs.strength,
+            ids, table, live, number,
+        )  # fmt: skip
+
+    return take
+
+
+def _own_code(function: Callable[..., None]) -> Callable[..., None]:
+    """Return the function with a code object of its own.
+
+    Dynamo counts recompilations by code object and silently falls back to eager after a few;
+    every cohort's closure shares one code object, so each gets a copy.
+    """
+    code = function.__code__.replace(co_name=f"step_{next(_COUNTER)}")
+    return types.FunctionType(
+        code, function.__globals__, code.co_name, function.__defaults__, function.__closure__
+    )

@@ -1,0 +1,60 @@
+"""Data order: which examples each model sees at each of its own steps, from its order seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.seeds import Stream, permutations
+from zoo.spec.run import RunSpec
+
+__all__ = ["DataOrder"]
+
+Index = NDArray[np.int64]
+
+
+class DataOrder:
+    """Shuffled epochs of a group of models.
+
+    Epoch e of a model is a permutation of its training examples drawn from (order_seed, e); step t
+    takes batch t mod (n // B) of epoch t // (n // B). What one model sees depends on nothing else.
+
+    Args:
+        runs: G resolved specs, all with the same batch size B.
+        subsets: for each model the ids of its training examples, or None for all of them.
+    """
+
+    def __init__(self, runs: Sequence[RunSpec], subsets: Sequence[Index | None]) -> None:
+        self.batch = runs[0].batch_size
+        self.seeds = np.array([run.order_seed for run in runs], dtype=np.int64)
+        self.sizes = np.array([run.train_size for run in runs], dtype=np.int64)
+        self.per_epoch = self.sizes // self.batch
+        self.subsets = list(subsets)
+        self._epoch = np.full(len(runs), -1, dtype=np.int64)
+        self._order: list[Index] = [np.empty(0, dtype=np.int64)] * len(runs)
+
+    def block(self, steps: Index) -> Index:
+        """Return ``[T, G, B]`` example ids for steps ``[T, G]``."""
+        T, G = steps.shape
+        out = np.empty((T, G, self.batch), dtype=np.int64)
+        epochs = steps // self.per_epoch
+        offsets = (steps % self.per_epoch) * self.batch
+        for t in range(T):
+            self._shuffle(epochs[t])
+            for g in range(G):
+                start = offsets[t, g]
+                out[t, g] = self._order[g][start : start + self.batch]
+        return out
+
+    def _shuffle(self, epochs: Index) -> None:
+        """Draw the permutations of the models that are at an epoch not yet drawn."""
+        stale = np.flatnonzero(epochs != self._epoch)
+        for size in np.unique(self.sizes[stale]):
+            rows = stale[self.sizes[stale] == size]
+            drawn = permutations(self.seeds[rows], Stream.ORDER, epochs[rows], int(size))
+            for row, order in zip(rows, drawn, strict=True):
+                subset = self.subsets[row]
+                self._order[row] = order if subset is None else subset[order]
+                self._epoch[row] = epochs[row]

@@ -1,0 +1,115 @@
+"""A group: G models that step together, the last ones dummies where the task runs out of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.data import noisy_labels, training_subset
+from zoo.optim.base import Optimizer
+from zoo.spec.run import RunSpec
+from zoo.train.batches import DataOrder
+from zoo.train.schedule import learning_rates
+from zoo.train.step import Inputs
+from zoo.train.task_data import TaskData
+
+__all__ = ["Group", "coefficient_table", "make_group"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """The fixed side of a group.
+
+    Args:
+        runs: G specs; those from ``real`` on repeat the last real one and are never live.
+        steps: ``[G, K]`` step of each checkpoint.
+        real: rows that are models of the zoo.
+        inputs: what the step reads.
+        order: the data order.
+        eval_ids: ``[G, n]`` training examples to evaluate on, padded with −1, or None for all.
+    """
+
+    runs: tuple[RunSpec, ...]
+    steps: NDArray[np.int64]
+    real: int
+    inputs: Inputs
+    order: DataOrder
+    eval_ids: Tensor | None
+
+
+def make_group(
+    runs: Sequence[RunSpec], steps: NDArray[np.int64], size: int, data: TaskData, *, subset: bool
+) -> Group:
+    """Return the group of ``runs``, padded with dummies to ``size``.
+
+    Args:
+        runs: resolved specs of the real rows, at most ``size``.
+        steps: ``[len(runs), K]`` step of each checkpoint.
+        size: G.
+        data: the cohort's data set.
+        subset: whether the cohort's runs train on parts of the training set.
+    """
+    short = size - len(runs)
+    padded = (*runs, *(runs[-1],) * short)
+    steps = np.concatenate([steps, np.repeat(steps[-1:], short, axis=0)])
+    count = data.prepared.train_x.shape[0]
+    subsets: list[NDArray[np.int64] | None] = [None] * size
+    if subset:
+        subsets = [
+            training_subset(count, size=int(run.train_size or count), seed=int(run.noise_seed or 0))
+            for run in padded
+        ]
+    classes = data.prepared.classes
+    labels = np.stack(
+        [
+            noisy_labels(
+                data.prepared.train_y, classes, noise=run.label_noise, seed=int(run.noise_seed or 0)
+            )
+            for run in padded
+        ]
+    )
+    inputs = Inputs(
+        x=data.train,
+        labels=torch.from_numpy(labels),
+        smoothing=_floats(padded, "label_smoothing"),
+        rate=_floats(padded, "dropout"),
+        dropout_seed=_ints(padded, "dropout_seed"),
+        augment_seed=_ints(padded, "augment_seed"),
+        strength=_floats(padded, "augment_strength"),
+    )
+    order = DataOrder(padded, subsets)
+    return Group(padded, steps, len(runs), inputs, order, _padded_ids(subsets))
+
+
+def _floats(runs: Sequence[RunSpec], name: str) -> Tensor:
+    return torch.tensor([float(getattr(run, name) or 0.0) for run in runs])
+
+
+def _ints(runs: Sequence[RunSpec], name: str) -> Tensor:
+    return torch.tensor([int(getattr(run, name)) for run in runs], dtype=torch.int64)
+
+
+def _padded_ids(subsets: Sequence[NDArray[np.int64] | None]) -> Tensor | None:
+    known = [ids for ids in subsets if ids is not None]
+    if not known:
+        return None
+    width = max(len(ids) for ids in known)
+    out = np.full((len(known), width), -1, dtype=np.int64)
+    for row, ids in enumerate(known):
+        out[row, : len(ids)] = ids
+    return torch.from_numpy(out)
+
+
+def coefficient_table(
+    optimizer: Optimizer, runs: Sequence[RunSpec], steps: NDArray[np.int64]
+) -> Tensor:
+    """Return the optimizer's coefficients for steps ``[T, G]`` as ``[T, n, G, 1]`` float32."""
+    lr = np.stack([learning_rates(run, steps[:, g]) for g, run in enumerate(runs)], axis=1)
+    columns = optimizer.table(runs, lr, steps + 1)
+    table = np.stack([np.broadcast_to(columns[n], lr.shape) for n in optimizer.coefficients], 1)
+    return torch.from_numpy(table.astype(np.float32)).unsqueeze(-1)

@@ -1,0 +1,155 @@
+"""The reference backend: each model alone, a plain ``nn.Module`` under torch's own optimizer.
+
+Slow and short on purpose. It shares with the stacked engine what decides the run (initial row, data
+order, labels, augmentation, dropout masks) and nothing of how it is computed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.architectures.dropout import LAYERS, Dropout
+from zoo.architectures.network import row_to_state_dict, state_dict_to_row
+from zoo.data.augment import AUGMENTATIONS
+from zoo.errors import TrainError
+from zoo.seeds import Stream, torch_uniform
+from zoo.train.group import Group
+from zoo.train.schedule import learning_rates
+from zoo.train.segment import current_rates
+from zoo.train.step import Recipe, State
+from zoo.train.task_data import TaskData
+
+__all__ = ["reference_segment"]
+
+Steps = NDArray[np.int64]
+
+
+class _CountedDropout(nn.Module):
+    """Dropout whose mask is drawn from (seed, step, layer), as the stacked engine draws it."""
+
+    def __init__(self, rate: float, seed: int, layer: int) -> None:
+        super().__init__()
+        self.rate, self.seed, self.layer = rate, seed, layer
+        self.step = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the masked input; the counter runs over positions, channels last."""
+        if not self.training:
+            return x
+        last = x.movedim(1, -1)
+        index = torch.tensor([self.step * LAYERS + self.layer])
+        u = torch_uniform(torch.tensor([self.seed]), int(Stream.DROPOUT), index, x.numel())
+        keep = (u.view(last.shape) >= self.rate).to(x.dtype) / (1 - self.rate)
+        return x * keep.movedim(-1, 1)
+
+
+def reference_segment(
+    recipe: Recipe, data: TaskData, group: Group, state: State, start: Steps, stop: Steps
+) -> dict[str, Tensor]:
+    """Train a group's models one after another; arguments and result as ``stacked_segment``.
+
+    Raises:
+        TrainError: the cohort computes in less than float32.
+    """
+    if recipe.dtype is not torch.float32:
+        msg = "the reference backend computes in float32; use eager or compiled for bfloat16"
+        raise TrainError(msg)
+    G = len(group.runs)
+    nothing = torch.full((G,), float("nan"), dtype=torch.float64)
+    norms = {"grad_norm": nothing, "update_norm": nothing.clone()}
+    for g in range(group.real):
+        if bool(state.active[g]):
+            with torch.enable_grad():
+                grad, moved = _train_one(
+                    recipe, data, group, state, g, range(int(start[g]), int(stop[g]))
+                )
+            norms["grad_norm"][g] = grad
+            norms["update_norm"][g] = moved
+    return {"lr": current_rates(group, stop - 1), **norms}
+
+
+def _train_one(
+    recipe: Recipe, data: TaskData, group: Group, state: State, g: int, steps: range
+) -> tuple[float, float]:
+    """Train one model, write its row and moments back; return its last norms."""
+    run, layout = group.runs[g], recipe.network.layout
+    module = _counted(recipe, group, g).train()
+    module.load_state_dict(row_to_state_dict(layout, state.slab[g].numpy()))
+    optimizer = recipe.optimizer.torch(module.parameters(), run)
+    named = dict(module.named_parameters())
+    trained = [s for s in layout.segments if s.name in named]
+    if steps.start > 0:
+        for segment in trained:
+            parts = {
+                name: moment[g, segment.offset : segment.stop].view(segment.shape).clone()
+                for name, moment in zip(recipe.optimizer.moments, state.moments, strict=True)
+            }
+            optimizer.state[named[segment.name]] = {"step": torch.tensor(float(steps.start))}
+            optimizer.state[named[segment.name]].update(parts)
+    rates = learning_rates(run, np.arange(steps.start, steps.stop))
+    grad = moved = float("nan")
+    for step, rate in zip(steps, rates, strict=True):
+        x, y = _batch(recipe, data, group, g, step)
+        for layer in module.modules():
+            if isinstance(layer, _CountedDropout):
+                layer.step = step
+        optimizer.param_groups[0]["lr"] = float(rate)
+        loss = F.cross_entropy(module(x), y, label_smoothing=run.label_smoothing)
+        if not torch.isfinite(loss):
+            state.diverged[g] = step
+            state.active[g] = False
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        if step == steps.stop - 1:
+            before = [p.detach().clone() for p in module.parameters()]
+            grad = _norm([p.grad for p in module.parameters() if p.grad is not None])
+            optimizer.step()
+            after = [p.detach() for p in module.parameters()]
+            moved = _norm([b - a for a, b in zip(before, after, strict=True)])
+        else:
+            optimizer.step()
+    state.slab[g] = torch.from_numpy(state_dict_to_row(layout, module.state_dict()))
+    for segment in trained:
+        held = optimizer.state.get(named[segment.name], {})
+        for name, moment in zip(recipe.optimizer.moments, state.moments, strict=True):
+            if held.get(name) is not None:
+                moment[g, segment.offset : segment.stop] = held[name].detach().reshape(-1)
+    return grad, moved
+
+
+def _counted(recipe: Recipe, group: Group, g: int) -> nn.Module:
+    module = recipe.network.module()
+    for op in recipe.network.ops:
+        if isinstance(op, Dropout):
+            parent, _, leaf = op.path.rpartition(".")
+            run = group.runs[g]
+            counted = _CountedDropout(run.dropout, int(run.dropout_seed or 0), op.layer)
+            module.get_submodule(parent).add_module(leaf, counted)
+    return module
+
+
+def _batch(
+    recipe: Recipe, data: TaskData, group: Group, g: int, step: int
+) -> tuple[Tensor, Tensor]:
+    numbers = np.full((1, len(group.runs)), step, dtype=np.int64)
+    ids = torch.from_numpy(group.order.block(numbers)[0, g])
+    x = data.train_x[ids]
+    name = str(recipe.shared["augmentation"])
+    if name != "none":
+        one = slice(g, g + 1)
+        x = AUGMENTATIONS[name].apply(
+            x.unsqueeze(0),
+            group.inputs.augment_seed[one],
+            torch.tensor([step]),
+            group.inputs.strength[one],
+        )[0]
+    return x, group.inputs.labels[g, ids]
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return float(torch.cat([t.reshape(-1) for t in tensors]).double().norm())

@@ -1,0 +1,92 @@
+"""Learning-rate schedules: the factor on the peak rate as a function of a model's own step.
+
+Pure functions of (step, total), so runs of different lengths share a cohort and a resumed run
+needs no schedule state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.registry import Registry
+from zoo.spec.run import RunSpec
+
+__all__ = ["SCHEDULES", "Schedule", "learning_rates"]
+
+Steps = NDArray[np.int64]
+Factor = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A schedule.
+
+    Args:
+        factor: (run, steps taken so far ``[T]``, total steps) -> factor ``[T]`` on the peak rate.
+        fields: conditional run-spec fields that it reads, with their defaults.
+    """
+
+    factor: Callable[[RunSpec, Steps, int], Factor]
+    fields: Mapping[str, Any]
+
+
+SCHEDULES: Registry[Schedule] = Registry("schedule", field="schedule")
+
+
+def _warmed(run: RunSpec, step: Steps, total: int, factor: Factor) -> Factor:
+    """Multiply by a linear rise over the first ``warmup`` share of the steps."""
+    rise = round((run.warmup or 0.0) * total)
+    return factor * np.minimum(1.0, (step + 1) / (rise + 1)) if rise else factor
+
+
+def constant(run: RunSpec, step: Steps, total: int) -> Factor:
+    """Return 1."""
+    return _warmed(run, step, total, np.ones(step.shape))
+
+
+def drops(run: RunSpec, step: Steps, total: int) -> Factor:
+    """Return γ^⌊t/period⌋, the period being ``lr_drop_every`` of the run (torch's StepLR)."""
+    period = max(1, round((run.lr_drop_every or 1.0) * total))
+    return _warmed(run, step, total, (run.lr_gamma or 1.0) ** (step // period).astype(float))
+
+
+def cosine(run: RunSpec, step: Steps, total: int) -> Factor:
+    """Return half a cosine from 1 to ``lr_final`` (arXiv 1608.03983; CosineAnnealingLR)."""
+    floor = run.lr_final or 0.0
+    wave = 0.5 * (1 + np.cos(np.pi * step / max(total, 1)))
+    return _warmed(run, step, total, floor + (1 - floor) * wave)
+
+
+def one_cycle(run: RunSpec, step: Steps, total: int) -> Factor:
+    """Return the cosine one-cycle (Smith and Topin 2017, arXiv 1708.07120; torch's OneCycleLR).
+
+    From 1/div_factor up to 1 at ``pct_start``, then down to ``lr_final``.
+    """
+    start = 1 / (run.div_factor or 1.0)
+    final = run.lr_final or 0.0
+    peak = (run.pct_start or 0.3) * total - 1
+    up = np.clip(step / peak, 0, 1) if peak > 0 else np.ones(step.shape)
+    down = np.clip((step - peak) / max(total - 1 - peak, 1), 0, 1)
+    rise = start + (1 - start) * 0.5 * (1 - np.cos(np.pi * up))
+    fall = final + (1 - final) * 0.5 * (1 + np.cos(np.pi * down))
+    return np.where(step <= peak, rise, fall)
+
+
+SCHEDULES.register("constant")(Schedule(constant, {"warmup": 0.0}))
+SCHEDULES.register("step")(
+    Schedule(drops, {"warmup": 0.0, "lr_gamma": 0.1, "lr_drop_every": 1 / 3})
+)
+SCHEDULES.register("cosine")(Schedule(cosine, {"warmup": 0.0, "lr_final": 0.0}))
+SCHEDULES.register("one_cycle")(
+    Schedule(one_cycle, {"pct_start": 0.3, "div_factor": 25.0, "lr_final": 4e-6})
+)
+
+
+def learning_rates(run: RunSpec, steps: Steps) -> Factor:
+    """Return the learning rate of each step ``[T]``, counted from 0, as float64."""
+    return run.lr * SCHEDULES[run.schedule].factor(run, steps, run.steps or 0)

@@ -1,0 +1,82 @@
+"""A segment: one group's steps from one checkpoint to the next, on the stacked backends."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.train.backends import Take, eager_recipe
+from zoo.train.group import Group, coefficient_table
+from zoo.train.schedule import learning_rates
+from zoo.train.step import Recipe, State, gradient
+
+__all__ = ["current_rates", "last_step", "stacked_segment"]
+
+#: Steps whose example ids and coefficients are drawn at a time.
+_BLOCK = 64
+
+Steps = NDArray[np.int64]
+
+
+def stacked_segment(
+    recipe: Recipe, take: Take, group: Group, state: State, start: Steps, stop: Steps
+) -> dict[str, Tensor]:
+    """Train a group from steps ``start [G]`` to ``stop [G]``, changing ``state`` in place.
+
+    Models with fewer steps to go wait, untouched, for the others.
+
+    Returns:
+        Learning rate, gradient norm and update norm of each model's last step, each ``[G]``.
+    """
+    last = stop - 1
+    before = state.slab.clone()
+    total = int((stop - start).max())
+    for block in range(0, total, _BLOCK):
+        offsets = np.arange(block, min(block + _BLOCK, total))[:, None]
+        numbers = start + offsets
+        live = torch.from_numpy(numbers < stop)
+        numbers = np.minimum(numbers, last)
+        ids = torch.from_numpy(group.order.block(numbers))
+        table = coefficient_table(recipe.optimizer, group.runs, numbers)
+        steps = torch.from_numpy(numbers)
+        final = torch.from_numpy(numbers == last) & live
+        ending = final.any(1).tolist()
+        for t in range(len(offsets)):
+            if ending[t]:
+                before = torch.where(final[t].unsqueeze(1), state.slab, before)
+            take(state, group.inputs, ids[t], table[t], live[t], steps[t])
+    return last_step(recipe, group, state, before, last)
+
+
+def last_step(
+    recipe: Recipe, group: Group, state: State, before: Tensor, last: Steps
+) -> dict[str, Tensor]:
+    """Return the last step's learning rate, gradient norm and update norm, each ``[G]``.
+
+    The gradient is worked out again from the weights before that step, with the same batch and
+    the same random numbers: once a checkpoint, instead of a norm at every step.
+
+    Args:
+        recipe: what the models share.
+        group: the group.
+        state: after the step.
+        before: ``[G, P]`` each model's row before its last step.
+        last: ``[G]`` number of that step.
+    """
+    ids = torch.from_numpy(group.order.block(last[None]))[0]
+    _, grad, _ = gradient(eager_recipe(recipe), before, group.inputs, ids, torch.from_numpy(last))
+    trained = recipe.network.layout.trained
+    moved = state.slab[:, :trained] - before[:, :trained]
+    return {
+        "lr": current_rates(group, last),
+        "grad_norm": torch.linalg.vector_norm(grad.double(), dim=1),
+        "update_norm": torch.linalg.vector_norm(moved.double(), dim=1),
+    }
+
+
+def current_rates(group: Group, steps: Steps) -> Tensor:
+    """Return each model's learning rate at its own step ``[G]``, as float64."""
+    rates = [learning_rates(run, steps[g : g + 1])[0] for g, run in enumerate(group.runs)]
+    return torch.tensor(rates, dtype=torch.float64)

@@ -1,0 +1,214 @@
+"""The engine: trains one task's rows as slabs and hands over a checkpoint at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.architectures import build, initial_row
+from zoo.errors import TrainError
+from zoo.optim import OPTIMIZERS
+from zoo.train.backends import BACKENDS, PRECISIONS, conv_form, step_function
+from zoo.train.checkpoint import METRICS, Checkpoint, ResumePoint
+from zoo.train.evaluate import evaluate, probe_logits
+from zoo.train.group import Group, make_group
+from zoo.train.plan import Cohort, Plan, Task
+from zoo.train.reference import reference_segment
+from zoo.train.segment import current_rates, stacked_segment
+from zoo.train.step import Recipe, State
+from zoo.train.task_data import task_data
+
+__all__ = ["TaskTrainer"]
+
+Columns = dict[str, Tensor]
+
+
+class TaskTrainer:
+    """Trains the rows of one task (R models) from checkpoint to checkpoint.
+
+    Between two checkpoints each group of G rows takes its steps alone, so that its slabs stay in
+    cache; a checkpoint is handed over when every group has reached it.
+
+    Args:
+        plan: the plan.
+        cohort: the task's cohort.
+        task: the rows.
+        backend: ``"auto"`` takes the cohort's own.
+        paths: user paths of data sets.
+
+    Raises:
+        DataError: the data set is not the one that was planned with.
+        TrainError: unknown backend, or a layout that this version no longer builds.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        cohort: Cohort,
+        task: Task,
+        *,
+        backend: str = "auto",
+        paths: Mapping[str, str] | None = None,
+    ) -> None:
+        self.cohort = cohort
+        self.task = task
+        self.backend = cohort.backend if backend == "auto" else backend
+        if self.backend not in BACKENDS:
+            msg = f"unknown backend {backend!r}; allowed: auto, {', '.join(BACKENDS)}"
+            raise TrainError(msg)
+        self.runs = cohort.runs[task.start : task.stop]
+        network = build(self.runs[0], cohort.example_shape, cohort.classes)
+        if network.layout != cohort.layout:
+            msg = f"cohort {cohort.id} was planned with another layout; was phasezoo updated?"
+            raise TrainError(msg)
+        self.recipe = Recipe(
+            network=network,
+            optimizer=OPTIMIZERS[self.runs[0].optimizer],
+            shared=cohort.key,
+            dtype=PRECISIONS[self.runs[0].precision],
+            conv=conv_form(self.backend),
+            dropout=bool(cohort.key["has_dropout"]),
+        )
+        self.data = task_data(plan, cohort, network, paths or {})
+        self.take = step_function(self.recipe, self.backend)
+        self.groups = self._make_groups()
+
+    def _make_groups(self) -> list[Group]:
+        G, subset = self.cohort.group_rows, bool(self.cohort.key["subset"])
+        steps = self.cohort.steps[self.task.start : self.task.stop]
+        return [
+            make_group(self.runs[i : i + G], steps[i : i + G], G, self.data, subset=subset)
+            for i in range(0, len(self.runs), G)
+        ]
+
+    @property
+    def training_flops(self) -> NDArray[np.float64]:
+        """``[R]`` floating-point operations of each whole run."""
+        return self.cohort.train_flops[self.task.start : self.task.stop]
+
+    def run(self, resume: ResumePoint | None = None) -> Iterator[Checkpoint]:
+        """Yield the checkpoints after ``resume``, or all from step 0.
+
+        Args:
+            resume: where to go on; checkpoints up to its index are not yielded again.
+        """
+        origins = [self._initial_slab(group) for group in self.groups]
+        states = self._states(origins, resume)
+        start = 0 if resume is None else resume.index + 1
+        for k in range(start, self.cohort.checkpoints):
+            with torch.no_grad():
+                parts = [
+                    self._advance(k, group, state, origin)
+                    for group, state, origin in zip(self.groups, states, origins, strict=True)
+                ]
+            yield self._checkpoint(k, states, parts)
+
+    # -- state ----------------------------------------------------------------------------
+
+    def _initial_slab(self, group: Group) -> Tensor:
+        layout = self.cohort.layout
+        rows = [
+            initial_row(layout, init=r.init, scale=r.init_scale, seed=int(r.init_seed or 0))
+            for r in group.runs
+        ]
+        return torch.from_numpy(np.stack(rows))
+
+    def _states(self, origins: list[Tensor], resume: ResumePoint | None) -> list[State]:
+        """Return one state a group: fresh, or as the resume point left it."""
+        states = []
+        start = 0
+        for group, origin in zip(self.groups, origins, strict=True):
+            slab = origin.clone()
+            shape = (slab.shape[0], self.cohort.layout.trained)
+            moments = tuple(torch.zeros(shape) for _ in self.recipe.optimizer.moments)
+            diverged = torch.full((slab.shape[0],), -1, dtype=torch.int64)
+            own = slice(start, start + group.real)
+            if resume is not None:
+                slab[: group.real] = _tensor(resume.weights[own])
+                diverged[: group.real] = _tensor(resume.diverged_step[own])
+                for name, moment in zip(self.recipe.optimizer.moments, moments, strict=True):
+                    moment[: group.real] = _tensor(resume.arrays[name][own])
+            active = (diverged < 0) & (torch.arange(slab.shape[0]) < group.real)
+            states.append(State(slab, moments, active, diverged))
+            start += group.real
+        return states
+
+    # -- one checkpoint -------------------------------------------------------------------
+
+    def _advance(
+        self, k: int, group: Group, state: State, origin: Tensor
+    ) -> tuple[Columns, Tensor | None]:
+        """Train one group up to checkpoint k and measure it."""
+        columns = self._segment(k, group, state)
+        network, form = self.recipe.network, conv_form("eager")
+        data, labels = self.data, group.inputs.labels
+        test_y = data.test_y.unsqueeze(0)
+        columns["train_loss"], columns["train_accuracy"] = evaluate(
+            network, state.slab, data.train_eval, labels, group.eval_ids, form
+        )
+        columns["test_loss"], columns["test_accuracy"] = evaluate(
+            network, state.slab, data.test, test_y, None, form
+        )
+        trained = self.cohort.layout.trained
+        weights = state.slab[:, :trained].double()
+        columns["weight_norm"] = torch.linalg.vector_norm(weights, dim=1)
+        away = weights - origin[:, :trained].double()
+        columns["init_distance"] = torch.linalg.vector_norm(away, dim=1)
+        # A model can overflow on the last step before a checkpoint, where no later loss shows it.
+        healthy = torch.isfinite(columns["train_loss"] + columns["test_loss"])
+        healthy &= torch.isfinite(state.slab).all(1)
+        steps = torch.from_numpy(group.steps[:, k])
+        late = state.active & ~healthy
+        state.diverged.copy_(torch.where(late, steps, state.diverged))
+        state.active.copy_(state.active & ~late)
+        probe = None
+        if data.probe is not None:
+            probe = probe_logits(network, state.slab, data.probe, form)
+        return columns, probe
+
+    def _segment(self, k: int, group: Group, state: State) -> Columns:
+        if k == 0:
+            nothing = torch.full((len(group.runs),), float("nan"))
+            zero = np.zeros(len(group.runs), dtype=np.int64)
+            rates = current_rates(group, zero)
+            return {"lr": rates, "grad_norm": nothing, "update_norm": nothing}
+        start, stop = group.steps[:, k - 1], group.steps[:, k]
+        if self.backend == "reference":
+            return reference_segment(self.recipe, self.data, group, state, start, stop)
+        return stacked_segment(self.recipe, self.take, group, state, start, stop)
+
+    def _checkpoint(
+        self, k: int, states: list[State], parts: list[tuple[Columns, Tensor | None]]
+    ) -> Checkpoint:
+        """Gather the groups' real rows; what a diverged model left behind becomes NaN."""
+
+        def gather(tensors: list[Tensor]) -> NDArray[Any]:
+            kept = [t[: g.real] for t, g in zip(tensors, self.groups, strict=True)]
+            return torch.cat(kept).numpy()
+
+        diverged = gather([s.diverged for s in states])
+        gone = diverged >= 0
+        weights = gather([s.slab for s in states])
+        weights[gone] = np.nan
+        metrics = {}
+        for name in METRICS:
+            metrics[name] = gather([columns[name] for columns, _ in parts]).astype(np.float32)
+            metrics[name][gone] = np.nan
+        resume = {}
+        for index, name in enumerate(self.recipe.optimizer.moments):
+            resume[name] = gather([s.moments[index] for s in states])
+            resume[name][gone] = 0
+        probes = [probe for _, probe in parts if probe is not None]
+        logits = gather(probes) if probes else None
+        if logits is not None:
+            logits[gone] = np.nan
+        return Checkpoint(k, weights, metrics, logits, diverged, resume)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
