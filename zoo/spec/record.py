@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,22 +46,23 @@ class RecordSpec:
         if len(given) > 1:
             allowed = "one of " + ", ".join(CHECKPOINT_PLANS)
             problems.append(Problem("record", given, "more than one checkpoint plan", allowed))
-        for name in ("every_epochs", "log_steps"):
-            value = getattr(self, name)
-            if value is not None and not (_is_number(value) and value > 0):
-                problems.append(Problem(f"record.{name}", value, "out of range", "> 0"))
-        for name in ("epochs", "steps"):
+        every, count = self.every_epochs, self.log_steps
+        if every is not None and not (_is_number(every) and every > 0):
+            problems.append(Problem("record.every_epochs", every, "not a period", "a number > 0"))
+        if count is not None and (type(count) is not int or count < 1):
+            problems.append(Problem("record.log_steps", count, "not a count", "an integer >= 1"))
+        for name, kind in (("epochs", "numbers"), ("steps", "integers")):
             value = getattr(self, name)
             if value is None:
                 continue
-            if not isinstance(value, list | tuple) or not all(
-                _is_number(v) and v >= 0 for v in value
-            ):
-                problems.append(Problem(f"record.{name}", value, "bad list", "numbers >= 0"))
+            if not _is_list(value, whole=name == "steps"):
+                allowed = f"a list of {kind} >= 0"
+                problems.append(Problem(f"record.{name}", value, "not a list of places", allowed))
             else:
                 object.__setattr__(self, name, tuple(value))
-        if type(self.probe_size) is not int or self.probe_size < 0:
-            problems.append(Problem("record.probe_size", self.probe_size, "bad size", ">= 0"))
+        size = self.probe_size
+        if type(size) is not int or size < 0:
+            problems.append(Problem("record.probe_size", size, "not a size", "an integer >= 0"))
         if problems:
             raise SpecError(problems, "record")
         if not given:
@@ -92,4 +94,10 @@ class RecordSpec:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_list(value: object, *, whole: bool) -> bool:
+    if not isinstance(value, list | tuple):
+        return False
+    return all(_is_number(v) and v >= 0 and (not whole or type(v) is int) for v in value)

@@ -7,6 +7,7 @@ None where it does not apply; the entry that reads it declares it, with its defa
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,7 +19,7 @@ from typing import Any, cast
 from zoo.errors import Problem, SpecError, nearest
 from zoo.registry import vocabulary
 
-__all__ = ["SEED_FIELDS", "FieldInfo", "RunSpec", "field_infos"]
+__all__ = ["OWNERS", "SEED_FIELDS", "FieldInfo", "RunSpec", "check_value", "field_infos"]
 
 #: Changes whenever the meaning of a spec changes, so that run ids never lie.
 SPEC_VERSION = 1
@@ -27,7 +28,7 @@ SPEC_VERSION = 1
 SEED_FIELDS = ("init_seed", "order_seed", "augment_seed", "dropout_seed", "noise_seed")
 
 #: Fields whose registry entries declare further fields.
-_OWNERS = ("optimizer", "schedule", "norm", "architecture", "augmentation", "activation", "init")
+OWNERS = ("optimizer", "schedule", "norm", "architecture", "augmentation", "activation", "init")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class RunSpec:
         """Give each conditional field its owner's default, or None where nothing reads it."""
         conditional: set[str] = set()
         read: dict[str, object] = {}
-        for owner in _OWNERS:
+        for owner in OWNERS:
             registry = vocabulary(owner)
             if registry is None:
                 continue
@@ -199,8 +200,11 @@ class RunSpec:
         return dataclasses.replace(self, train_size=size, steps=steps, epochs=steps / per_epoch)
 
     def identity(self) -> dict[str, object]:
-        """Return what the run id is the hash of: every field that changes a bit of the result."""
-        values = dataclasses.asdict(self)
+        """Return what the run id is the hash of: every field that changes a bit of the result.
+
+        A field that is None is left out, so that a field added later leaves old run ids alone.
+        """
+        values = self.to_dict()
         del values["seed"]
         if self.steps is not None:
             del values["epochs"]
@@ -210,7 +214,8 @@ class RunSpec:
             del values["dropout_seed"]
         if self.augmentation == "none":
             del values["augment_seed"]
-        return {"version": SPEC_VERSION, **values}
+        given = {name: value for name, value in values.items() if value is not None}
+        return {"version": SPEC_VERSION, **given}
 
     @property
     def run_id(self) -> str:
@@ -220,7 +225,7 @@ class RunSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, JSON-ready."""
-        return dataclasses.asdict(self)
+        return {name: getattr(self, name) for name in field_infos()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
@@ -276,8 +281,9 @@ def check_value(info: FieldInfo, value: Any, place: str = "") -> tuple[Any, Prob
         return None, None
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         value = value.item()
-    if info.kind == "float" and type(value) is int:
-        value = float(value)
+    if info.kind == "float" and type(value) in (int, float):
+        with contextlib.suppress(OverflowError):
+            value = float(value) + 0.0  # -0.0 becomes 0.0: equal values, one run id
     if info.kind == "int" and type(value) is float and value.is_integer():
         value = int(value)
     if type(value).__name__ != info.kind:
