@@ -40,7 +40,7 @@ class Conv(Op):
         self.outputs = outputs
         self.stride = stride
         self.axes = len(inputs.spatial)
-        self.fan_in = inputs.channels * KERNEL**self.axes
+        self.fan_in = inputs.channels * int(KERNEL**self.axes)
 
     def params(self) -> tuple[Param, ...]:
         """Return weight ``[out, in, 3(, 3)]`` and bias."""
@@ -141,10 +141,7 @@ class Conv(Op):
             self._phase(padded, phase, out)
             for phase in product(range(self.stride), repeat=self.axes)
         ]
-        if self.stride == 1:
-            dx = parts[0]
-        else:
-            dx = _interleave(parts, self.axes)
+        dx = parts[0] if self.stride == 1 else _interleave(parts, self.axes)
         for axis, extent in enumerate(self.inputs.spatial):
             dx = dx[_along(2 + axis, slice(0, extent))]
         return dx.reshape(G, B, self.inputs.positions, self.inputs.channels)
@@ -192,7 +189,7 @@ class Conv(Op):
         ones = [1] * self.axes
         dx, dw, db = torch.ops.aten.convolution_backward(
             d, images, filters, [G * self.outputs], [self.stride] * self.axes, ones, ones,
-            False, [0] * self.axes, G, [need_dx, True, True],
+            False, [0] * self.axes, G, [need_dx, True, True],  # noqa: FBT003
         )  # fmt: skip
         grads = {
             self.key("weight"): dw.view(G, self.outputs, *filters.shape[1:]),

@@ -86,7 +86,8 @@ def orthogonal(segment: Segment, seed: int, index: int) -> NDArray[np.float64]:
     draw = normal(seed, Stream.INIT, index, segment.size).reshape(rows, cols)
     q, r = np.linalg.qr(draw if rows >= cols else draw.T)
     q = q * np.sign(np.diagonal(r))
-    return (q if rows >= cols else q.T).reshape(-1)
+    flat: NDArray[np.float64] = (q if rows >= cols else q.T).reshape(-1)
+    return flat
 
 
 def initial_row(layout: Layout, *, init: str, scale: float, seed: int) -> NDArray[np.float32]:

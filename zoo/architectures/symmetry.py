@@ -166,7 +166,8 @@ def verify(network: Network, *, seed: int = 0, examples: int = 16) -> dict[str, 
 
     def logits(changed: dict[str, torch.Tensor]) -> torch.Tensor:
         with torch.no_grad():
-            return torch.func.functional_call(module, changed, (x,))
+            out: torch.Tensor = torch.func.functional_call(module, changed, (x,))
+            return out
 
     base = logits(state)
     scale = float(base.abs().max())

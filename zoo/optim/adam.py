@@ -1,4 +1,4 @@
-"""Adam (Kingma and Ba 2014, arXiv 1412.6980) and AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101).
+"""Adam (Kingma and Ba 2014, arXiv 1412.6980) and AdamW (Loshchilov and Hutter, arXiv 1711.05101).
 
 m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  p ← p − η/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε).
 Adam adds λp to g; AdamW multiplies p by 1 − ηλ first.

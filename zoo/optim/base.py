@@ -1,4 +1,4 @@
-"""What an optimizer is here: a pure update of slabs, with every hyper-parameter a vector over models."""
+"""What an optimizer is: a pure update of slabs, every hyper-parameter a vector over models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum (Polyak 1964) and Nesterov's form (Sutskever et al. 2013).
+"""Gradient descent with momentum (Polyak 1964) and Nesterov's form (Sutskever et al. 2013).
 
 g ← g + λp;  b ← μb + g;  p ← p − η·b, or p ← p − η·(g + μb) with Nesterov momentum.
 """

@@ -1,4 +1,4 @@
-"""Data order: which examples each model sees at each of its own steps, from its order seed alone."""
+"""Data order: which examples a model sees at each of its own steps, from its order seed alone."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ SHARED_FIELDS = (
 #: Rows of a task, at least, where the sweep does not say.
 _TASK_ROWS = 64
 #: Values (weights, gradients, moments, activations) of a group that stay in a core's cache.
-_CACHE_VALUES = 800_000
+_CACHE_VALUES = 1_600_000
 #: Eager work, in operations, below which compiling a cohort's step costs more than it saves.
 _COMPILE_FLOPS = 2e12
 
@@ -70,7 +70,7 @@ def plan(sweep: Sweep, *, base: Plan | None = None, backend: str = "auto") -> Pl
     runs = [r for r in _resolve(sweep, data) if r.run_id not in known]
     stacks: dict[str, list[RunSpec]] = defaultdict(list)
     keys: dict[str, dict[str, Any]] = {}
-    for run in dict((r.run_id, r) for r in runs).values():
+    for run in {r.run_id: r for r in runs}.values():
         key = cohort_key(run, data[run.data], record)
         name = _key_name(key)
         keys[name] = key

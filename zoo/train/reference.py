@@ -104,7 +104,7 @@ def _train_one(
             state.active[g] = False
             break
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         if step == steps.stop - 1:
             before = [p.detach().clone() for p in module.parameters()]
             grad = _norm([p.grad for p in module.parameters() if p.grad is not None])

@@ -94,7 +94,8 @@ def _batch(recipe: Recipe, inputs: Inputs, ids: Tensor, step: Tensor) -> tuple[T
     name = str(recipe.shared["augmentation"])
     if name != "none":
         x = AUGMENTATIONS[name].apply(x, inputs.augment_seed, step, inputs.strength)
-        x = recipe.network.inputs(x.flatten(0, 1)).unflatten(0, ids.shape)
+        x = recipe.network.inputs(x.flatten(0, 1))
+        x = x.view(*ids.shape, *x.shape[1:])
     return x, labels
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167), statistics of each model apart."""
+"""Batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167), each model's statistics apart."""
 
 from __future__ import annotations
 

@@ -1,0 +1,130 @@
+"""Stacked training against plain modules under torch.optim, and against torch's own schedules."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from engine_cases import specs, train
+
+from zoo.architectures import ARCHITECTURES, NORMS
+from zoo.optim import OPTIMIZERS
+from zoo.spec.record import RecordSpec
+from zoo.spec.run import RunSpec
+from zoo.train.schedule import SCHEDULES, learning_rates
+
+RECORD = RecordSpec(steps=(1, 7), probe_size=4)
+HYPER = {
+    "sgd": {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3},
+    "adam": {"lr": 1e-3, "weight_decay": 1e-3},
+    "adamw": {"lr": 1e-3, "weight_decay": 1e-2},
+    "rmsprop": {"lr": 2e-4, "momentum": 0.5, "weight_decay": 1e-3},
+}
+
+
+def cases():
+    for family in ARCHITECTURES:
+        for norm in NORMS:
+            if family == "mlp" and norm == "instance":
+                continue
+            for optimizer in OPTIMIZERS:
+                yield family, norm, optimizer
+
+
+@pytest.mark.parametrize(("family", "norm", "optimizer"), list(cases()))
+def test_stacked_equals_torch_optim(family, norm, optimizer):
+    """Every optimizer × norm: 20 steps, per-model rates, within 1e-6 of training alone."""
+    data = "mnist1d" if norm == "instance" else "digits"
+    runs = specs(3, steps=20, architecture=family, norm=norm, optimizer=optimizer, data=data,
+                 **HYPER[optimizer])  # fmt: skip
+    _check(runs)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"optimizer": "sgd", "nesterov": True, "momentum": 0.8},
+        {"optimizer": "sgd", "momentum": 0.0},
+        {"dropout": 0.3},
+        {"dropout": 0.3, "architecture": "cnn"},
+        {"label_smoothing": 0.2, "label_noise": 0.3},
+        {"train_size": 200},
+        {"augmentation": "shift", "architecture": "cnn"},
+        {"augmentation": "noise"},
+        {"schedule": "one_cycle"},
+        {"schedule": "cosine", "warmup": 0.2},
+        {"init": "orthogonal", "init_scale": 0.7},
+        {"data": "mnist1d", "architecture": "cnn"},
+        {"activation": "gelu", "depth": 3},
+    ],
+    ids=lambda f: "-".join(map(str, f.values())),
+)
+def test_options_equal_torch(fields):
+    _check(specs(3, steps=20, lr=0.03, **{"norm": "layer", **fields}))
+
+
+def _check(runs):
+    cohort, stacked = train(runs, record=RECORD)
+    _, alone = train(runs, record=RECORD, backend="reference")
+    assert cohort.steps[0].tolist() == [0, 1, 7, 20]
+    for a, b in zip(stacked, alone, strict=True):
+        np.testing.assert_allclose(a.weights, b.weights, rtol=0, atol=1e-6)
+        for name in a.metrics:
+            np.testing.assert_allclose(
+                a.metrics[name], b.metrics[name], rtol=2e-4, atol=2e-6, err_msg=name
+            )
+        for name in a.resume:
+            np.testing.assert_allclose(a.resume[name], b.resume[name], rtol=1e-4, atol=2e-6)
+    assert np.isfinite(stacked[-1].weights).all()
+    assert not np.array_equal(stacked[-1].weights, stacked[0].weights)
+
+
+def _torch_rates(scheduler, optimizer, total):
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("total", [1, 2, 10, 37, 880])
+def test_schedules_equal_torch(total):
+    def fresh():
+        return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+
+    lr = torch.optim.lr_scheduler
+    steps = np.arange(total)
+
+    def rates(**fields):
+        return learning_rates(RunSpec(lr=0.3, steps=total, **fields), steps)
+
+    o = fresh()
+    want = _torch_rates(lr.CosineAnnealingLR(o, T_max=total, eta_min=0.03), o, total)
+    np.testing.assert_allclose(rates(schedule="cosine", lr_final=0.1), want, rtol=1e-9)
+    o = fresh()
+    period = max(1, round(total / 3))
+    want = _torch_rates(lr.StepLR(o, period, gamma=0.2), o, total)
+    np.testing.assert_allclose(rates(schedule="step", lr_gamma=0.2), want, rtol=1e-9)
+    if total >= 10:
+        o = fresh()
+        want = _torch_rates(
+            lr.OneCycleLR(o, 0.3, total_steps=total, cycle_momentum=False), o, total
+        )
+        np.testing.assert_allclose(rates(schedule="one_cycle"), want, rtol=1e-9)
+    assert (rates(schedule="constant") == 0.3).all()
+
+
+def test_warmup_rises_to_the_peak():
+    run = RunSpec(lr=1.0, steps=100, schedule="constant", warmup=0.1)
+    rates = learning_rates(run, np.arange(100))
+    assert (np.diff(rates[:11]) > 0).all()
+    assert rates[0] == pytest.approx(1 / 11)
+    assert (rates[10:] == 1).all()
+
+
+def test_every_schedule_stays_within_the_peak():
+    for name in SCHEDULES:
+        rates = learning_rates(RunSpec(lr=0.5, steps=50, schedule=name), np.arange(50))
+        assert rates.max() <= 0.5 * (1 + 1e-12)
+        assert (rates > 0).all()
