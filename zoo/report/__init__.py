@@ -1,1 +1,7 @@
-"""."""
+"""Reports: text tables, group statistics and the accuracy picture."""
+
+from zoo.report.accuracy_plot import accuracy_plot
+from zoo.report.groups import group_table
+from zoo.report.tables import format_table, json_rows
+
+__all__ = ["accuracy_plot", "format_table", "group_table", "json_rows"]

@@ -1,0 +1,65 @@
+"""The data of a zoo, prepared as its models saw them, and checked to be the same data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.errors import DataError, QueryError, UnknownNameError, nearest
+
+if TYPE_CHECKING:
+    from zoo.data import PreparedData
+    from zoo.dataset.zoo import Zoo
+
+__all__ = ["prepared_data", "probe_inputs"]
+
+
+def prepared_data(
+    zoo: Zoo, name: str | None, *, normalization: str | None, path: str | None
+) -> PreparedData:
+    """Return a data set of a zoo, normalised; see :meth:`zoo.dataset.Zoo.data`."""
+    from zoo.data import load, prepare
+
+    name = _choose("data set", name, list(zoo.plan.data))
+    used = {r.normalization for c in zoo.plan.cohorts for r in c.runs if r.data == name}
+    normalization = _choose("normalization", normalization, sorted(used))
+    dataset = load(name, path=path if path is not None else zoo.data_paths.get(name))
+    planned = zoo.plan.data[name]["fingerprint"]
+    if dataset.fingerprint != planned:
+        msg = (
+            f"the data set {name!r} here is not the one that zoo {zoo.name!r} was trained on: "
+            f"fingerprint {dataset.fingerprint[:16]}, planned {planned[:16]}; "
+            f"give the path of the right files: data({name!r}, path=...)"
+        )
+        raise DataError(msg)
+    return prepare(dataset, normalization)
+
+
+def probe_inputs(
+    zoo: Zoo, name: str | None, *, normalization: str | None, path: str | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the probe's inputs and labels; see :meth:`zoo.dataset.Zoo.probe_inputs`."""
+    if zoo.plan.record.probe_size == 0:
+        msg = f"zoo {zoo.name!r} recorded no probe: its sweep has record.probe_size = 0"
+        raise QueryError(msg)
+    name = _choose("data set", name, list(zoo.plan.data))
+    data = prepared_data(zoo, name, normalization=normalization, path=path)
+    at = np.asarray(zoo.plan.data[name]["probe_indices"], dtype=np.int64)
+    return np.asarray(data.test_x)[at], np.asarray(data.test_y)[at]
+
+
+def _choose(kind: str, given: str | None, used: list[str]) -> str:
+    """Return the value that was given, or the only one that there is."""
+    if given is None:
+        if len(used) == 1:
+            return used[0]
+        msg = f"this zoo has {len(used)} values of {kind}: {', '.join(used)}; name one"
+        raise UnknownNameError(msg)
+    if given not in used:
+        close = nearest(given, used)
+        hint = f"; did you mean {close!r}?" if close else ""
+        msg = f"no run of this zoo has {kind} {given!r}; there are: {', '.join(used)}{hint}"
+        raise UnknownNameError(msg)
+    return given

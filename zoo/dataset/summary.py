@@ -1,0 +1,165 @@
+"""What a zoo and a view say about themselves: counts, what varies, how good the models are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from zoo.dataset.view import View
+    from zoo.dataset.zoo import Zoo
+
+__all__ = ["describe_view", "describe_zoo", "human_bytes", "value_span", "zoo_info"]
+
+_SHOWN_VALUES = 6
+
+
+def zoo_info(zoo: Zoo) -> dict[str, Any]:
+    """Return the contents of a zoo, JSON-ready; sizes in bytes, before compression."""
+    plan = zoo.plan
+    recorded = [int(table.recorded.sum()) for table in zoo.tables]
+    runs = [run for cohort in plan.cohorts for run in cohort.runs]
+    return {
+        "name": plan.name,
+        "path": None if zoo.path is None else str(zoo.path),
+        "runs": plan.models,
+        "status": zoo.status(),
+        "checkpoints": {
+            "recorded": sum(recorded),
+            "planned": sum(c.models * c.checkpoints for c in plan.cohorts),
+        },
+        "weight_bytes": sum(n * 4 * c.params for n, c in zip(recorded, plan.cohorts, strict=True)),
+        "axes": dict(plan.axes),
+        "varies": {name: _distinct([getattr(r, name) for r in runs]) for name in zoo.varying},
+        "record": plan.record.to_dict(),
+        "data": {
+            name: {k: v for k, v in facts.items() if k != "probe_indices"}
+            for name, facts in plan.data.items()
+        },
+        "cohorts": [
+            {
+                "id": c.id,
+                "models": c.models,
+                "checkpoints": c.checkpoints,
+                "params": c.params,
+                "tasks": len(list(c.tasks())),
+                "backend": c.backend,
+                "recorded": n,
+            }
+            for n, c in zip(recorded, plan.cohorts, strict=True)
+        ],
+    }
+
+
+def describe_zoo(zoo: Zoo, *, brief: bool = False) -> str:
+    """Return the contents of a zoo as text.
+
+    Args:
+        zoo: the zoo.
+        brief: leave out data sets and cohorts one by one.
+    """
+    info = zoo_info(zoo)
+    points = info["checkpoints"]
+    cohorts = info["cohorts"]
+    status = ", ".join(f"{n:,} {state}" for state, n in info["status"].items() if n)
+    where = f" at {info['path']}" if info["path"] else ""
+    lines = [
+        f"Zoo {info['name']!r}{where}",
+        f"  runs         {info['runs']:,} ({status})" if status else "  runs         0",
+        f"  checkpoints  {points['recorded']:,} of {points['planned']:,} recorded"
+        f" ({human_bytes(info['weight_bytes'])} of weights)",
+    ]
+    if info["axes"]:
+        shown = ", ".join(f"{axis} = {name}" for axis, name in info["axes"].items())
+        lines.append(f"  axes         {shown}")
+    if zoo.varying:
+        spans = [f"{name} {value_span(values)}" for name, values in info["varies"].items()]
+        lines.append("  varies       " + "; ".join(spans))
+    if brief:
+        sizes = _distinct([c["params"] for c in cohorts])
+        lines.append(f"  cohorts      {len(cohorts)} ({value_span(sizes)} parameters)")
+        return "\n".join(lines)
+    for name, facts in info["data"].items():
+        shown = ", ".join(f"{k} {v}" for k, v in facts.items() if isinstance(v, str | int | float))
+        lines.append(f"  data         {name}: {shown}")
+    lines += [
+        f"  cohort       {c['id']}: {c['models']} models x {c['checkpoints']} checkpoints x "
+        f"{c['params']:,} parameters, {c['tasks']} task{'s' if c['tasks'] != 1 else ''}, "
+        f"{c['backend']}, {c['recorded']:,} recorded"
+        for c in cohorts
+    ]
+    return "\n".join(lines)
+
+
+def describe_view(view: View) -> str:
+    """Return what a view holds as text: counts, what varies, metrics, what to do next."""
+    n = len(view)
+    if not n:
+        return f"View of zoo {view.zoo.name!r}: no checkpoints"
+    runs = len(np.unique(view["run_id"]))
+    ids = view.cohorts
+    lines = [
+        f"View of zoo {view.zoo.name!r}: {n:,} checkpoint{'s' if n != 1 else ''} of {runs:,} "
+        f"run{'s' if runs != 1 else ''} in {len(ids)} cohort{'s' if len(ids) != 1 else ''}"
+    ]
+    columns = {name: view[name] for name in view.zoo.varying}
+    varying = [name for name, values in columns.items() if len(np.unique(values)) > 1]
+    if varying:
+        spans = [f"{name} {value_span(_plain(columns[name]))}" for name in varying]
+        lines.append("  varies         " + "; ".join(spans))
+    lines.append(f"  epoch          {value_span(_plain(view['epoch']))}")
+    for name in ("test_accuracy", "train_loss"):
+        values = view[name]
+        values = values[np.isfinite(values)]
+        if len(values):
+            low, mid, high = (float(f(values)) for f in (np.min, np.median, np.max))
+            lines.append(f"  {name:<13}  {low:.4g} to {high:.4g}, median {mid:.4g}")
+    plan = view.zoo.plan
+    shapes = {name: f"[{len(part)}, {plan.cohort(name).params}]" for name, part in _parts(view)}
+    shown = next(iter(shapes.values())) if len(shapes) == 1 else f"dict of {len(shapes)} arrays"
+    lines.append(f"  .table()  .weights() {shown}  .probe_logits()  .state_dict(i)  .model(i)")
+    return "\n".join(lines)
+
+
+def value_span(values: Sequence[Any]) -> str:
+    """Return distinct values as short text: a list of a few, otherwise the range and the count."""
+    distinct = _distinct(values)
+    if len(distinct) <= _SHOWN_VALUES:
+        return ", ".join(_short(v) for v in distinct)
+    numbers = [v for v in distinct if isinstance(v, int | float) and not isinstance(v, bool)]
+    if numbers:
+        return f"{_short(min(numbers))} to {_short(max(numbers))} ({len(distinct)} values)"
+    return (
+        ", ".join(_short(v) for v in distinct[:_SHOWN_VALUES]) + f", ... ({len(distinct)} values)"
+    )
+
+
+def human_bytes(count: float) -> str:
+    """Return a number of bytes with a decimal unit: ``"1.2 GB"``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _parts(view: View) -> list[tuple[str, View]]:
+    return list(view.by_cohort().items())
+
+
+def _plain(values: NDArray[Any]) -> list[Any]:
+    return [None if v != v else v for v in np.unique(values).tolist()]
+
+
+def _distinct(values: Sequence[Any]) -> list[Any]:
+    """Return the distinct values, sorted, None first."""
+    distinct = set(values)
+    rest = sorted(v for v in distinct if v is not None)
+    return [None, *rest] if None in distinct else rest
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
