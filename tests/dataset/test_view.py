@@ -8,11 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from fabricated import make_store
+from fabricated import MemoryCohort, MemoryStore, make_cohort, make_plan, make_store
 
 from zoo.dataset import Zoo
 from zoo.dataset.summary import human_bytes, value_span
 from zoo.errors import QueryError, UnknownNameError
+from zoo.spec.run import RunSpec
 
 
 @pytest.fixture
@@ -132,6 +133,27 @@ def test_weights_of_several_cohorts_are_a_dict_in_the_order_of_by_cohort(zoo, st
         at = (part["row"], part["checkpoint"])
         np.testing.assert_array_equal(weights[name], source._weights[at])
         np.testing.assert_array_equal(logits[name], source._probe[at])
+
+
+def test_stacked_weights_cross_cohorts_of_one_layout(zoo, store):
+    rng = np.random.default_rng(0)
+    cohorts = []
+    for batch in (4, 8):
+        specs = [RunSpec(width=8, batch_size=batch, epochs=2, seed=s) for s in range(3)]
+        cohort = make_cohort(specs, name=f"b{batch}", checkpoints=3)
+        cohorts.append(MemoryCohort(cohort, np.ones((3, 3), bool), rng))
+    same = Zoo(MemoryStore(make_plan(tuple(c.cohort for c in cohorts)), cohorts))
+    view = same.query().sort("test_accuracy")
+    stacked = view.stacked_weights()
+    by_name = {c.cohort.id: c._weights for c in cohorts}
+    for row, weights in zip(view, stacked, strict=True):
+        np.testing.assert_array_equal(
+            weights, by_name[row["cohort"]][row["row"], row["checkpoint"]]
+        )
+    assert stacked.shape == (18, cohorts[0].cohort.params)
+    assert same.query(width=99).stacked_weights().shape == (0, cohorts[0].cohort.params)
+    with pytest.raises(QueryError, match="2 parameter layouts"):
+        zoo.query().stacked_weights()
 
 
 def test_an_empty_view_still_answers(zoo):

@@ -133,7 +133,7 @@ def test_pyplot_and_its_global_state_are_not_used(tmp_path):
 
 def test_plot_errors(tmp_path, monkeypatch):
     zoo = small_zoo()
-    with pytest.raises(QueryError, match="allowed: .*test_accuracy"):
+    with pytest.raises(QueryError, match=r"allowed: .*test_accuracy"):
         accuracy_plot(zoo, tmp_path / "a.png", value="width")
     with pytest.raises(QueryError, match="did you mean 'width'"):
         accuracy_plot(zoo, tmp_path / "a.png", load="widht")

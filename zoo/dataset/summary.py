@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["describe_view", "describe_zoo", "human_bytes", "value_span", "zoo_info"]
 
 _SHOWN_VALUES = 6
+_SHOWN_TEXT = 32
 
 
 def zoo_info(zoo: Zoo) -> dict[str, Any]:
@@ -83,7 +84,11 @@ def describe_zoo(zoo: Zoo, *, brief: bool = False) -> str:
         lines.append(f"  cohorts      {len(cohorts)} ({value_span(sizes)} parameters)")
         return "\n".join(lines)
     for name, facts in info["data"].items():
-        shown = ", ".join(f"{k} {v}" for k, v in facts.items() if isinstance(v, str | int | float))
+        shown = ", ".join(
+            f"{key} {str(value)[:_SHOWN_TEXT]}"
+            for key, value in facts.items()
+            if isinstance(value, str | int | float)
+        )
         lines.append(f"  data         {name}: {shown}")
     lines += [
         f"  cohort       {c['id']}: {c['models']} models x {c['checkpoints']} checkpoints x "

@@ -192,11 +192,37 @@ class View:
         """Return the slab rows: ``[n, P]``, or one such array a cohort where there are several.
 
         Columns are those of the cohort's layout, ``zoo.plan.cohort(id).layout``. The rows of each
-        array are in the order of :meth:`by_cohort`.
+        array are in the order of :meth:`by_cohort`. See also :meth:`stacked_weights`.
         """
         found: NDArray[np.float32] | dict[str, NDArray[np.float32]]
         found = self._read(lambda source, rows, ks: source.read_weights(rows, ks))
         return found
+
+    def stacked_weights(self) -> NDArray[np.float32]:
+        """Return the slab rows ``[n, P]`` in this view's order, over cohorts of one layout.
+
+        Cohorts differ by batch size or optimizer and still have the same parameters.
+
+        Raises:
+            QueryError: the view holds more than one parameter layout.
+        """
+        cohorts = self.zoo.plan.cohorts
+        present = np.unique(self._cohorts).tolist() or list(range(len(cohorts)))
+        layouts = {cohorts[index].layout for index in present}
+        if len(layouts) != 1:
+            sizes = ", ".join(f"{c.id} {c.params}" for c in (cohorts[i] for i in present[:6]))
+            msg = (
+                f"the view holds {len(layouts)} parameter layouts (parameters by cohort: {sizes});"
+                " query one architecture, width and norm, or use weights(), a dict by cohort"
+            )
+            raise QueryError(msg)
+        out = np.empty((len(self), next(iter(layouts)).params), dtype=np.float32)
+        for index in np.unique(self._cohorts):
+            at = self._cohorts == index
+            out[at] = self.zoo.source.cohorts[index].read_weights(
+                self._rows[at], self._checkpoints[at]
+            )
+        return out
 
     def probe_logits(self) -> NDArray[np.float16] | dict[str, NDArray[np.float16]]:
         """Return the recorded logits ``[n, Q, C]``, or one such array a cohort.
