@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.dataset.table import group_codes
+
 if TYPE_CHECKING:
     from zoo.dataset.view import View
     from zoo.dataset.zoo import Zoo
@@ -104,13 +106,15 @@ def describe_view(view: View) -> str:
     n = len(view)
     if not n:
         return f"View of zoo {view.zoo.name!r}: no checkpoints"
-    runs = len(np.unique(view["run_id"]))
+    # one row a run is enough for the columns of a run, and integers are quicker than text
+    one_each = view.take(group_codes([view.cohort_index, view["row"]])[1])
+    runs = len(one_each)
     ids = view.cohorts
     lines = [
         f"View of zoo {view.zoo.name!r}: {n:,} checkpoint{'s' if n != 1 else ''} of {runs:,} "
         f"run{'s' if runs != 1 else ''} in {len(ids)} cohort{'s' if len(ids) != 1 else ''}"
     ]
-    columns = {name: view[name] for name in view.zoo.varying}
+    columns = {name: one_each[name] for name in view.zoo.varying}
     varying = [name for name, values in columns.items() if len(np.unique(values)) > 1]
     if varying:
         spans = [f"{name} {value_span(_plain(columns[name]))}" for name in varying]

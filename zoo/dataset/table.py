@@ -1,14 +1,14 @@
-"""Columns to a numpy structured array."""
+"""Columns to a numpy structured array, and to groups of equal values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["structured"]
+__all__ = ["group_codes", "structured"]
 
 
 def structured(columns: Mapping[str, NDArray[Any]], n: int) -> NDArray[Any]:
@@ -19,3 +19,20 @@ def structured(columns: Mapping[str, NDArray[Any]], n: int) -> NDArray[Any]:
     for name, values in columns.items():
         table[name] = values
     return table
+
+
+def group_codes(keys: Sequence[NDArray[Any]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the group number of each row, and a row of each group; groups in key order.
+
+    Two NaN are the same value.
+
+    Args:
+        keys: arrays ``[n]``, the first one weighing most.
+    """
+    codes = np.zeros(len(keys[0]), dtype=np.intp)
+    for key in keys:
+        values, inverse = np.unique(key, return_inverse=True)
+        # renumbered at every key, so that the product of many keys cannot overflow
+        codes = np.unique(codes * max(len(values), 1) + inverse, return_inverse=True)[1]
+    first = np.unique(codes, return_index=True)[1]
+    return codes, first

@@ -181,6 +181,11 @@ class View:
         """The ids of the cohorts that rows of this view are in, in plan order."""
         return tuple(self.zoo.plan.cohorts[index].id for index in np.unique(self._cohorts))
 
+    @property
+    def cohort_index(self) -> NDArray[np.int64]:
+        """``[n]`` position of each row's cohort in the plan."""
+        return self._cohorts
+
     def by_cohort(self) -> dict[str, View]:
         """Return the rows of each cohort as a view, in this view's order."""
         return {

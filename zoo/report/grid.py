@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.dataset import View, Zoo
+from zoo.dataset.table import group_codes
 from zoo.errors import QueryError
-from zoo.report.groups import group_codes
 from zoo.spec.run import SEED_FIELDS, field_infos
 
 __all__ = ["Axis", "Curve", "Panel", "choose_axes", "learning_curves", "make_axis", "panels"]

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.dataset import View
-from zoo.dataset.table import structured
+from zoo.dataset.table import group_codes, structured
 
-__all__ = ["group_codes", "group_table"]
+__all__ = ["group_table"]
 
 
 def group_table(view: View, by: str | Sequence[str], value: str = "test_accuracy") -> NDArray[Any]:
@@ -42,23 +42,6 @@ def group_table(view: View, by: str | Sequence[str], value: str = "test_accuracy
     codes, first = group_codes(list(keys.values()))
     stats = _statistics(numbers.astype(np.float64), codes, len(first))
     return structured({**{k: v[first] for k, v in keys.items()}, **stats}, len(first))
-
-
-def group_codes(keys: Sequence[NDArray[Any]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the group number of each row, and a row of each group; groups in key order.
-
-    Two NaN are the same value.
-
-    Args:
-        keys: arrays ``[n]``, the first one weighing most.
-    """
-    codes = np.zeros(len(keys[0]), dtype=np.intp)
-    for key in keys:
-        values, inverse = np.unique(key, return_inverse=True)
-        # renumbered at every key, so that the product of many keys cannot overflow
-        codes = np.unique(codes * max(len(values), 1) + inverse, return_inverse=True)[1]
-    first = np.unique(codes, return_index=True)[1]
-    return codes, first
 
 
 def _statistics(
