@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures import Network
@@ -70,8 +72,8 @@ def task_data(plan: Plan, cohort: Cohort, network: Network, paths: Mapping[str, 
     name = str(cohort.key["data"])
     check_fingerprint(plan, name, paths)
     prepared = _prepared(name, paths.get(name), str(cohort.key["normalization"]))
-    train = torch.from_numpy(prepared.train_x)
-    test = torch.from_numpy(prepared.test_x)
+    train = _tensor(prepared.train_x)
+    test = _tensor(prepared.test_x)
     stacked = network.inputs(train)
     probes = plan.data[name]["probe_indices"]
     return TaskData(
@@ -80,6 +82,11 @@ def task_data(plan: Plan, cohort: Cohort, network: Network, paths: Mapping[str, 
         train=stacked if cohort.key["augmentation"] == "none" else train,
         train_eval=stacked,
         test=network.inputs(test),
-        test_y=torch.from_numpy(prepared.test_y),
+        test_y=_tensor(prepared.test_y),
         probe=network.inputs(test[probes]) if probes else None,
     )
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    # Data sets are read-only arrays shared by the process; torch wants memory of its own.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
