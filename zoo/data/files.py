@@ -1,0 +1,108 @@
+"""Where a data set's files are, and what to say when they are not there."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tarfile
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from zoo.data.base import DataSource
+from zoo.errors import DataError, MissingDataError
+
+__all__ = ["find_path", "missing", "read_members"]
+
+
+def missing(about: DataSource, why: str) -> MissingDataError:
+    """Return the error that says how to get a data set."""
+    ways = [f"install it: `{about.install}`"] if about.install else []
+    ways.append(
+        f"give the path that holds {about.files}: [paths] in the sweep file, "
+        f"zoo.data.load({about.name!r}, path=...), or the environment variable {about.variable}"
+    )
+    return MissingDataError(f"data set {about.name!r}: {why}; " + "; or ".join(ways))
+
+
+def find_path(about: DataSource, path: str | os.PathLike[str] | None) -> Path | None:
+    """Return where a data set's files are, None for a set that needs none.
+
+    Tried in order: ``path``, the environment variable, the system package. The first that is given
+    decides, so that a wrong path is an error and never quietly another data set.
+
+    Raises:
+        DataError: a path is given for a set that needs none.
+        MissingDataError: nothing is given, or nothing is there.
+    """
+    if not about.files:
+        if path is not None:
+            msg = f"data set {about.name!r} is {about.source} and takes no path, but got {path!r}"
+            raise DataError(msg)
+        return None
+    given = path if path is not None else os.environ.get(about.variable) or None
+    if given is not None:
+        found = Path(given).expanduser()
+        if not found.exists():
+            raise missing(about, f"nothing is at {found}")
+        return found.resolve()
+    system = Path(about.system_path) if about.system_path else None
+    if system is None or not system.exists():
+        raise missing(about, "not on this machine" if about.system_path else "no path is given")
+    return system
+
+
+def read_members(
+    root: Path, choices: Sequence[Sequence[str]], folders: Iterable[str] = ()
+) -> list[bytes] | str:
+    """Read files by name from a folder or from a ``.tar``/``.tar.gz`` archive.
+
+    Nothing is extracted. A name that ends in ``.gz`` is decompressed.
+
+    Args:
+        root: the folder or the archive.
+        choices: for each file wanted, the names it may have, the first one found is taken.
+        folders: subfolders of ``root`` to look into as well.
+
+    Returns:
+        The contents in the order of ``choices``, or the missing names in words.
+
+    Raises:
+        DataError: a file is there but cannot be read.
+    """
+    names = {name for choice in choices for name in choice}
+    try:
+        if root.is_dir():
+            places = [root, *(root / folder for folder in folders)]
+            held = {n: p / n for p in reversed(places) for n in names if (p / n).is_file()}
+            contents = {n: _plain(n, held[n].read_bytes()) for n in _wanted(choices, held)}
+        else:
+            contents = _archive(root, names)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        msg = f"{root}: cannot be read: {error}"
+        raise DataError(msg) from error
+    lacking = [choice[0] for choice in choices if not any(n in contents for n in choice)]
+    if lacking:
+        return f"{root} lacks {', '.join(lacking)}"
+    return [next(contents[n] for n in choice if n in contents) for choice in choices]
+
+
+def _wanted(choices: Sequence[Sequence[str]], held: Iterable[str]) -> list[str]:
+    there = set(held)
+    return [name for choice in choices for name in choice if name in there]
+
+
+def _plain(name: str, content: bytes) -> bytes:
+    return gzip.decompress(content) if name.endswith(".gz") else content
+
+
+def _archive(root: Path, names: set[str]) -> dict[str, bytes]:
+    """Return the regular files of an archive whose last path part is one of ``names``."""
+    contents = {}
+    with tarfile.open(root, "r:*") as archive:
+        for member in archive:
+            name = PurePosixPath(member.name).name
+            stream = archive.extractfile(member) if member.isreg() and name in names else None
+            if stream is not None:
+                contents[name] = _plain(name, stream.read())
+    return contents

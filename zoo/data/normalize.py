@@ -1,0 +1,113 @@
+"""Input normalisation: an affine map of each channel, fitted on the full training set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.data.base import Dataset
+from zoo.registry import Registry
+
+__all__ = ["NORMALIZATIONS", "PreparedData", "prepare"]
+
+#: ``[N, *example_shape]`` -> (mean, scale), float64, broadcastable to one example.
+Fit = Callable[[NDArray[Any]], tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+NORMALIZATIONS: Registry[Fit] = Registry("normalisation", field="normalization")
+
+_BLOCK = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedData:
+    """A data set as networks see it: (raw − mean) / scale. The arrays are the caller's own.
+
+    Args:
+        train_x: ``[N, *example_shape]`` float32.
+        train_y: ``[N]`` int64.
+        test_x, test_y: the same for the test set.
+        mean, scale: float32, broadcastable to one example.
+        classes: C.
+        example_shape: shape of one example.
+    """
+
+    train_x: NDArray[np.float32]
+    train_y: NDArray[np.int64]
+    test_x: NDArray[np.float32]
+    test_y: NDArray[np.int64]
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    classes: int
+    example_shape: tuple[int, ...]
+
+
+def _constant(x: NDArray[Any], value: float) -> NDArray[np.float64]:
+    return np.full((1,) * (x.ndim - 1), value)
+
+
+@NORMALIZATIONS.register("none")
+def none(x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Leave the values as they are."""
+    return _constant(x, 0.0), _constant(x, 1.0)
+
+
+@NORMALIZATIONS.register("unit")
+def unit(x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Map the range of the training set, over all channels, to [0, 1]."""
+    low, high = float(x.min()), float(x.max())
+    return _constant(x, low), _constant(x, high - low if high > low else 1.0)
+
+
+@NORMALIZATIONS.register("standard")
+def standard(x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean 0 and standard deviation 1 of each channel over the training set.
+
+    Every feature of flat examples is its own channel. The deviation is the population's (÷ N); a
+    channel that is constant keeps scale 1.
+    """
+    axes = (0, *range(2, x.ndim))
+    count = x.size // x.shape[1]
+    # Blocks keep the float64 copy small.
+    blocks = [x[i : i + _BLOCK] for i in range(0, len(x), _BLOCK)]
+    shape = (x.shape[1], *(1,) * (x.ndim - 2))
+    total = sum(block.sum(axis=axes, dtype=np.float64) for block in blocks)
+    mean = np.reshape(total, shape) / count
+    squares = sum(np.square(block - mean).sum(axis=axes) for block in blocks)
+    deviation = np.sqrt(np.reshape(squares, shape) / count)
+    return mean, np.where(deviation > 0, deviation, 1.0)
+
+
+def prepare(dataset: Dataset, normalization: str = "standard") -> PreparedData:
+    """Return a data set normalised with statistics of its full training set.
+
+    Args:
+        dataset: the raw data.
+        normalization: a name of :data:`NORMALIZATIONS`.
+
+    Raises:
+        UnknownNameError: no such normalisation.
+    """
+    mean, scale = (
+        part.astype(np.float32) for part in NORMALIZATIONS[normalization](dataset.train_x)
+    )
+
+    def apply(x: NDArray[Any]) -> NDArray[np.float32]:
+        out = x.astype(np.float32)
+        out -= mean
+        out /= scale
+        return out
+
+    return PreparedData(
+        train_x=apply(dataset.train_x),
+        train_y=dataset.train_y.copy(),
+        test_x=apply(dataset.test_x),
+        test_y=dataset.test_y.copy(),
+        mean=mean,
+        scale=scale,
+        classes=dataset.classes,
+        example_shape=dataset.example_shape,
+    )
