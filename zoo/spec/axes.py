@@ -160,7 +160,7 @@ def _settle(info: FieldInfo, points: NDArray[np.float64], low: float, high: floa
     if info.kind == "int":
         return [int(min(max(round(p), low), high)) for p in points.tolist()]
     spread = abs(high - low) or 1.0
-    digits = 6 + max(0, math.ceil(math.log10(max(abs(low), abs(high), spread) / spread)))
+    digits = 6 + max(0, math.floor(math.log10(max(abs(low), abs(high), spread) / spread)))
     return [min(max(float(f"{p:.{digits}g}"), low), high) for p in points.tolist()]
 
 

@@ -109,12 +109,12 @@ class Evaluator:
             return _Value(TRUTH, array, _NEVER)
         if kind in "iuf":
             return _Value(NUMBER, array, np.isnan(array) if kind == "f" else _NEVER)
-        if kind in "UT":
+        if kind == "U":
             return _Value(TEXT, array, _NEVER)
         if kind == "S":
             return _Value(TEXT, np.char.decode(array, "utf-8"), _NEVER)
-        if kind == "O":
-            return self._objects(node, array)
+        if kind in "OT":
+            return self._objects(node, array.astype(object))
         raise self._fail(node, f"a column of type {array.dtype} cannot be queried")
 
     def _objects(self, node: ast.expr, array: _Array) -> _Value:
@@ -164,7 +164,7 @@ class Evaluator:
         value = self._value(left)
         items = [self._value(item) for item in getattr(right, "elts", [])]
         if value.kind == TEXT and items and all(i.kind == TEXT for i in items):
-            found = np.isin(np.asarray(value.data).astype(str), [i.data for i in items])
+            found = np.isin(value.data, [i.data for i in items])
             return np.logical_and(found, ~value.missing)
         out = np.zeros(np.shape(value.data), dtype=bool)
         for item in items:

@@ -55,6 +55,9 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         message = str(error)
         place = _TOML_PLACE.search(message)
         where = place.group(1) if place else "file"
+        if where == "end of document":
+            lines = text.split("\n")
+            where = f"line {len(lines)}, column {len(lines[-1]) + 1}, end of document"
         clean = _TOML_PLACE.sub("", message)
         raise SpecError([Problem(where, None, f"not TOML: {clean}")], source) from None
     except RecursionError:
