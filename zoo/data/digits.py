@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from zoo.data.base import DATASETS, Arrays, DataSource
 from zoo.seeds import Stream, permutation
 
-__all__ = ["read", "test_rows"]
+__all__ = ["held_out_rows", "read"]
 
 _EXAMPLES = 1797
 _TEST = 360
 
 
-def test_rows(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def held_out_rows(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return the sorted rows of a stratified test set of ``count`` examples.
 
     The rows are ordered by class, within a class by a fixed Philox permutation, and every
@@ -37,7 +37,7 @@ def read(path: Path | None) -> Arrays:
     x = pixels.astype(np.uint8).reshape(-1, 1, 8, 8)
     y = labels.astype(np.int64)
     test = np.zeros(len(y), dtype=np.bool_)
-    test[test_rows(y, _TEST)] = True
+    test[held_out_rows(y, _TEST)] = True
     return Arrays(x[~test], y[~test], x[test], y[test])
 
 

@@ -70,14 +70,13 @@ def read_members(
     Raises:
         DataError: a file is there but cannot be read.
     """
-    names = {name for choice in choices for name in choice}
     try:
         if root.is_dir():
             places = [root, *(root / folder for folder in folders)]
-            held = {n: p / n for p in reversed(places) for n in names if (p / n).is_file()}
-            contents = {n: _plain(n, held[n].read_bytes()) for n in _wanted(choices, held)}
+            held = [_first(choice, places) for choice in choices]
+            contents = {p.name: _plain(p.name, p.read_bytes()) for p in held if p is not None}
         else:
-            contents = _archive(root, names)
+            contents = _archive(root, {name for choice in choices for name in choice})
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         msg = f"{root}: cannot be read: {error}"
         raise DataError(msg) from error
@@ -87,9 +86,9 @@ def read_members(
     return [next(contents[n] for n in choice if n in contents) for choice in choices]
 
 
-def _wanted(choices: Sequence[Sequence[str]], held: Iterable[str]) -> list[str]:
-    there = set(held)
-    return [name for choice in choices for name in choice if name in there]
+def _first(choice: Sequence[str], places: Sequence[Path]) -> Path | None:
+    """Return the first file that is there, or None."""
+    return next((p / n for p in places for n in choice if (p / n).is_file()), None)
 
 
 def _plain(name: str, content: bytes) -> bytes:

@@ -46,7 +46,8 @@ def _templates() -> _Signal:
     shapes = np.array(_SHAPES)
     shapes -= shapes.mean(axis=1, keepdims=True)
     shapes /= shapes.std(axis=1, keepdims=True)
-    return (shapes - shapes[:, :1]) / 6.0
+    started: _Signal = (shapes - shapes[:, :1]) / 6.0
+    return started
 
 
 def _stretch(signal: _Signal, samples: int) -> _Signal:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.base import DATASETS, Arrays, DataSource, array_problems, data_error
-from zoo.errors import DataError, MissingDataError, Problem
+from zoo.errors import DataError, Problem
 
 __all__ = ["read"]
 
@@ -24,9 +24,9 @@ def _member(held: Any, name: str, problems: list[Problem]) -> NDArray[Any] | Non
         return None
     try:
         array: NDArray[Any] = held[name]
-    except ValueError:
-        fix = "save plain numbers; Python objects are never loaded"
-        problems.append(Problem(name, "object", "bad dtype", "numbers", fix))
+    except ValueError as error:
+        fix = "Python objects are never loaded"
+        problems.append(Problem(name, None, f"cannot be read ({error})", "plain numbers", fix))
         return None
     return array
 
@@ -35,12 +35,11 @@ def read(path: Path | None) -> Arrays:
     """Return the arrays of an ``.npz`` file; nothing in it is ever unpickled.
 
     Raises:
-        MissingDataError: no path.
         DataError: not an ``.npz`` file, or arrays that are no data set, all problems at once.
     """
     if path is None or path.is_dir():
-        msg = f"an npz data set is one .npz file, but got {path}"
-        raise MissingDataError(msg)
+        msg = f"{path}: not a file; an npz data set is one .npz file"
+        raise DataError(msg)
     problems: list[Problem] = []
     try:
         with np.load(path, allow_pickle=False) as held:
