@@ -45,6 +45,7 @@ def zoo_info(zoo: Zoo) -> dict[str, Any]:
         "cohorts": [
             {
                 "id": c.id,
+                "key": dict(c.key),
                 "models": c.models,
                 "checkpoints": c.checkpoints,
                 "params": c.params,
@@ -92,12 +93,14 @@ def describe_zoo(zoo: Zoo, *, brief: bool = False) -> str:
             if isinstance(value, str | int | float)
         )
         lines.append(f"  data         {name}: {shown}")
-    lines += [
-        f"  cohort       {c['id']}: {c['models']} models x {c['checkpoints']} checkpoints x "
-        f"{c['params']:,} parameters, {c['tasks']} task{'s' if c['tasks'] != 1 else ''}, "
-        f"{c['backend']}, {c['recorded']:,} recorded"
-        for c in cohorts
-    ]
+    for c, cohort in zip(cohorts, zoo.plan.cohorts, strict=True):
+        shared = [f"{name} {cohort.key[name]}" for name in zoo.varying if name in cohort.key]
+        lines.append(
+            f"  cohort       {c['id']}: {c['models']} models x {c['checkpoints']} checkpoints x "
+            f"{c['params']:,} parameters, {c['recorded']:,} recorded, {c['tasks']} "
+            f"task{'s' if c['tasks'] != 1 else ''}, {c['backend']}"
+            + (f" ({', '.join(shared)})" if shared else "")
+        )
     return "\n".join(lines)
 
 

@@ -152,6 +152,7 @@ def _draw_map(axes: Axes, panel: Panel, x: Axis, y: Axis, low: float, high: floa
     if panel.title:
         axes.set_title(panel.title, fontsize=10)
     annotated = panel.mean.size <= _MAX_ANNOTATED
+    decimals = int(np.clip(1 - np.floor(np.log10(max(high - low, 1e-6))), 2, 4))
     for (row, column), mean in np.ndenumerate(panel.mean):
         lost = int(panel.diverged[row, column])
         if np.isnan(mean):
@@ -160,7 +161,7 @@ def _draw_map(axes: Axes, panel: Panel, x: Axis, y: Axis, low: float, high: floa
                     (column - 0.5, row - 0.5), 1, 1, facecolor="0.93", edgecolor="0.75", hatch="///"
                 )
             )
-        text = f"{mean:.2f}" if annotated and not np.isnan(mean) else ""
+        text = f"{mean:.{decimals}f}" if annotated and not np.isnan(mean) else ""
         if lost:
             mark = f"{CROSS} {lost}" if annotated else CROSS
             text = f"{text}\n{mark}" if text else mark
