@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,11 +25,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: Tensor) -> tuple[Te
     """
     B, C = logits.shape[1:]
     s = smoothing.view(-1, 1, 1)
+    lse = torch.logsumexp(logits, -1, keepdim=True)
+    chosen = logits.gather(-1, labels.unsqueeze(-1))
+    losses = lse - (1 - s) * chosen - s * logits.mean(-1, keepdim=True)
     targets = F.one_hot(labels, C).to(logits.dtype) * (1 - s) + s / C
-    peak = logits.amax(-1, keepdim=True)
-    shifted = logits - peak
-    exp = shifted.exp()
-    total = exp.sum(-1, keepdim=True)
-    losses = total.log().squeeze(-1) - (targets * shifted).sum(-1)
-    dz = (exp / total - targets) / B
-    return losses.mean(1), dz
+    dz = (torch.exp(logits - lse) - targets) / B
+    return losses.flatten(1).mean(1), dz

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.registry import Registry
-from zoo.train.step import Inputs, Recipe, State, make_step
+from zoo.train.step import Inputs, Recipe, State, advance
 
 __all__ = ["BACKENDS", "PRECISIONS", "can_compile", "conv_form", "eager_recipe", "step_function"]
 
@@ -53,17 +53,37 @@ def eager_recipe(recipe: Recipe) -> Recipe:
 
 def step_function(recipe: Recipe, backend: str) -> Take:
     """Return the step of a recipe on the ``"eager"`` or ``"compiled"`` backend."""
-    if backend != "compiled":
-        return make_step(recipe, select=False)
-    step = make_step(recipe, select=True)
+    return _compiled(recipe) if backend == "compiled" else _eager(recipe)
+
+
+def _eager(recipe: Recipe) -> Take:
+    def take(
+        state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor
+    ) -> None:
+        new = advance(recipe, state, inputs, ids, table, live, number)
+        state.slab, state.moments = new.slab, new.moments
+        state.active, state.diverged = new.active, new.diverged
+
+    return take
+
+
+def _compiled(recipe: Recipe) -> Take:
+    count = len(recipe.optimizer.moments)
 
     def flat(*tensors: Tensor) -> None:
-        moments = len(recipe.optimizer.moments)
         slab, active, diverged, *rest = tensors
-        state = State(slab, tuple(rest[:moments]), active, diverged)
-        step(state, Inputs(*rest[moments : moments + 7]), *rest[moments + 7 :])
+        state = State(slab, tuple(rest[:count]), active, diverged)
+        new = advance(recipe, state, Inputs(*rest[count : count + 7]), *rest[count + 7 :])
+        # Written in place inside the graph, where the copies fuse with what they copy.
+        slab.copy_(new.slab)
+        active.copy_(new.active)
+        diverged.copy_(new.diverged)
+        for old, moment in zip(state.moments, new.moments, strict=True):
+            old.copy_(moment)
 
-    compiled: Any = torch.compile(_own_code(flat), dynamic=False, fullgraph=True)
+    compiled: Any = torch.compile(
+        _own_code(flat), dynamic=False, fullgraph=True, options={"cpp_wrapper": True}
+    )
 
     def take(
         state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor

@@ -14,6 +14,9 @@ __all__ = ["DataOrder"]
 
 Index = NDArray[np.int64]
 
+#: Permutations drawn together: more would not fit a core's cache.
+_AT_ONCE = 16
+
 
 class DataOrder:
     """Shuffled epochs of a group of models.
@@ -33,7 +36,7 @@ class DataOrder:
         self.per_epoch = self.sizes // self.batch
         self.subsets = list(subsets)
         self._epoch = np.full(len(runs), -1, dtype=np.int64)
-        self._order: list[Index] = [np.empty(0, dtype=np.int64)] * len(runs)
+        self._order = np.zeros((len(runs), int(self.sizes.max())), dtype=np.int64)
 
     def block(self, steps: Index) -> Index:
         """Return ``[T, G, B]`` example ids for steps ``[T, G]``."""
@@ -41,20 +44,24 @@ class DataOrder:
         out = np.empty((T, G, self.batch), dtype=np.int64)
         epochs = steps // self.per_epoch
         offsets = (steps % self.per_epoch) * self.batch
-        for t in range(T):
-            self._shuffle(epochs[t])
-            for g in range(G):
-                start = offsets[t, g]
-                out[t, g] = self._order[g][start : start + self.batch]
+        within = np.arange(self.batch)
+        rows = np.arange(G)[None, :, None]
+        # Stretches in which no model begins another epoch are gathered at once.
+        turns = np.flatnonzero((epochs[1:] != epochs[:-1]).any(1)) + 1
+        edges = [0, *turns.tolist(), T]
+        for start, stop in zip(edges, edges[1:], strict=False):
+            self._shuffle(epochs[start])
+            out[start:stop] = self._order[rows, offsets[start:stop, :, None] + within]
         return out
 
     def _shuffle(self, epochs: Index) -> None:
         """Draw the permutations of the models that are at an epoch not yet drawn."""
         stale = np.flatnonzero(epochs != self._epoch)
         for size in np.unique(self.sizes[stale]):
-            rows = stale[self.sizes[stale] == size]
-            drawn = permutations(self.seeds[rows], Stream.ORDER, epochs[rows], int(size))
-            for row, order in zip(rows, drawn, strict=True):
-                subset = self.subsets[row]
-                self._order[row] = order if subset is None else subset[order]
-                self._epoch[row] = epochs[row]
+            every = stale[self.sizes[stale] == size]
+            for rows in np.split(every, range(_AT_ONCE, len(every), _AT_ONCE)):
+                drawn = permutations(self.seeds[rows], Stream.ORDER, epochs[rows], int(size))
+                for row, order in zip(rows, drawn, strict=True):
+                    subset = self.subsets[row]
+                    self._order[row, :size] = order if subset is None else subset[order]
+                self._epoch[rows] = epochs[rows]

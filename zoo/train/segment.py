@@ -23,16 +23,19 @@ Steps = NDArray[np.int64]
 def stacked_segment(
     recipe: Recipe, take: Take, group: Group, state: State, start: Steps, stop: Steps
 ) -> dict[str, Tensor]:
-    """Train a group from steps ``start [G]`` to ``stop [G]``, changing ``state`` in place.
+    """Train a group from steps ``start [G]`` to ``stop [G]``, changing ``state``.
 
-    Models with fewer steps to go wait, untouched, for the others.
+    Every row is stepped as long as any model has steps to go; a model that is done earlier gets
+    back what it had after its own last step.
 
     Returns:
         Learning rate, gradient norm and update norm of each model's last step, each ``[G]``.
     """
     last = stop - 1
     before = state.slab.clone()
-    total = int((stop - start).max())
+    counts = stop - start
+    total = int(counts.max())
+    early = _Early(state) if counts.min() < total else None
     for block in range(0, total, _BLOCK):
         offsets = np.arange(block, min(block + _BLOCK, total))[:, None]
         numbers = start + offsets
@@ -47,7 +50,31 @@ def stacked_segment(
             if ending[t]:
                 before = torch.where(final[t].unsqueeze(1), state.slab, before)
             take(state, group.inputs, ids[t], table[t], live[t], steps[t])
+            if ending[t] and early is not None:
+                early.keep(state, final[t])
+    if early is not None:
+        early.restore(state)
     return last_step(recipe, group, state, before, last)
+
+
+class _Early:
+    """Rows and moments of models at the end of their own steps, while others go on."""
+
+    def __init__(self, state: State) -> None:
+        self.slab = state.slab.clone()
+        self.moments = tuple(m.clone() for m in state.moments)
+
+    def keep(self, state: State, done: Tensor) -> None:
+        """Remember the rows that are ``done [G]`` after this step."""
+        self.slab[done] = state.slab[done]
+        for kept, moment in zip(self.moments, state.moments, strict=True):
+            kept[done] = moment[done]
+
+    def restore(self, state: State) -> None:
+        """Put every row back to where it ended."""
+        state.slab.copy_(self.slab)
+        for kept, moment in zip(self.moments, state.moments, strict=True):
+            moment.copy_(kept)
 
 
 def last_step(

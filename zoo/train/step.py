@@ -1,13 +1,12 @@
-"""One training step of a group: gather, forward, loss, backward, update, freeze.
+"""One training step of a group: gather, forward, loss, backward, update.
 
-The step is one function over slabs, so that the whole of it can be compiled. A model whose loss is
-not finite is frozen within the step, before its update; every write is a select per model, so that
-no model's bits depend on another's.
+The step is one pure function over slabs, so that the whole of it can be compiled. No operation
+mixes models: a model whose loss is not finite is marked, and its neighbours keep their bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from zoo.data.augment import AUGMENTATIONS
 from zoo.kernels.cross_entropy import cross_entropy
 from zoo.optim.base import Optimizer
 
-__all__ = ["Inputs", "Recipe", "State", "gradient", "make_step"]
+__all__ = ["Inputs", "Recipe", "State", "advance", "gradient"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,9 +43,9 @@ class Recipe:
     dropout: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class State:
-    """The tensors that a step changes in place.
+    """The tensors that a step changes.
 
     Args:
         slab: ``[G, P]`` float32 parameters and buffers.
@@ -81,10 +80,6 @@ class Inputs:
     dropout_seed: Tensor
     augment_seed: Tensor
     strength: Tensor
-
-
-#: (state, inputs, example ids [G, B], coefficients [n, G, 1], live [G] bool, step [G]) -> None
-StepFunction = Callable[[State, Inputs, Tensor, Tensor, Tensor, Tensor], None]
 
 
 def _batch(recipe: Recipe, inputs: Inputs, ids: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,47 +119,39 @@ def gradient(
     return loss, recipe.network.flat_gradient(grads), buffers
 
 
-def make_step(recipe: Recipe, *, select: bool) -> StepFunction:
-    """Return the step function of a recipe.
+def advance(
+    recipe: Recipe,
+    state: State,
+    inputs: Inputs,
+    ids: Tensor,
+    table: Tensor,
+    live: Tensor,
+    number: Tensor,
+) -> State:
+    """Return the state after one step; a pure function, so that it can be compiled whole.
+
+    Every row is stepped, also one that has diverged, that is done, or that is a dummy: what these
+    rows hold is never read again, and a select per value would cost every healthy model time.
 
     Args:
         recipe: what the models share.
-        select: whether every write is a select, as a compiled step needs; an eager step may skip
-            it while every model is live, which gives the same bits.
+        state: before the step.
+        inputs: the group's fixed inputs.
+        ids: ``[G, B]`` example ids.
+        table: ``[n, G, 1]`` coefficients of the optimizer.
+        live: ``[G]`` bool, false for models that are done.
+        number: ``[G]`` int64, each model's own step.
     """
     trained = recipe.network.layout.trained
-    names = recipe.optimizer.coefficients
-
-    def step(
-        state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor
-    ) -> None:
-        loss, grad, buffers = gradient(recipe, state.slab, inputs, ids, number)
-        coefficients = dict(zip(names, table.unbind(0), strict=True))
-        old = state.slab[:, :trained]
-        new, moments = recipe.optimizer.update(
-            old, grad, state.moments, coefficients, recipe.shared
-        )
-        finite = torch.isfinite(loss)
-        moving = state.active & live
-        bad = moving & ~finite
-        state.diverged.copy_(torch.where(bad, number, state.diverged))
-        state.active.copy_(state.active & ~bad)
-        go = moving & finite
-        row = new if buffers is None else torch.cat([new, buffers], 1)
-        _write(state, row, moments, go, always=select)
-
-    return step
-
-
-def _write(
-    state: State, row: Tensor, moments: Sequence[Tensor], go: Tensor, *, always: bool
-) -> None:
-    if not always and bool(go.all()):
-        state.slab.copy_(row)
-        for slab, new in zip(state.moments, moments, strict=True):
-            slab.copy_(new)
-        return
-    keep = go.unsqueeze(1)
-    state.slab.copy_(torch.where(keep, row, state.slab))
-    for slab, new in zip(state.moments, moments, strict=True):
-        slab.copy_(torch.where(keep, new, slab))
+    loss, grad, buffers = gradient(recipe, state.slab, inputs, ids, number)
+    coefficients = dict(zip(recipe.optimizer.coefficients, table.unbind(0), strict=True))
+    new, moments = recipe.optimizer.update(
+        state.slab[:, :trained], grad, state.moments, coefficients, recipe.shared
+    )
+    bad = state.active & live & ~torch.isfinite(loss)
+    return State(
+        slab=new if buffers is None else torch.cat([new, buffers], 1),
+        moments=tuple(moments),
+        active=state.active & ~bad,
+        diverged=torch.where(bad, number, state.diverged),
+    )
