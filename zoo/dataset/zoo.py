@@ -334,6 +334,7 @@ def open(path: str | os.PathLike[str]) -> Zoo:  # noqa: A001
     from zoo.spec import Sweep
     from zoo.store import StoreReader, read_sweep
 
-    reader = StoreReader(path)
-    sweep = Sweep.from_toml(read_sweep(path), source=f"{os.fspath(path)} (sweep)")
-    return Zoo(reader, path=path, data_paths=dict(sweep.paths))
+    where = Path(path)
+    reader = StoreReader(where)
+    sweep = Sweep.from_toml(read_sweep(where), source=f"{where} (sweep)")
+    return Zoo(reader, path=where, data_paths=sweep.paths)

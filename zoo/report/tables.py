@@ -123,7 +123,7 @@ def _format_column(values: Sequence[Any]) -> list[str]:
     sizes = [abs(v) for v in numbers if v]
     if max(sizes) >= 1e6 or min(sizes) < 1e-4:
         return [_special(v) or f"{v:.{_DIGITS}g}" for v in values]
-    decimals = max(0, _DIGITS - max(0, math.floor(math.log10(max(sizes))) + 1))
+    decimals = max(0, _DIGITS - 1 - math.floor(math.log10(max(sizes))))
     decimals = max(decimals, -math.floor(math.log10(min(sizes))))
     cells = [_special(v) or f"{v:.{decimals}f}" for v in values]
     return _drop_zeros(cells, values, decimals)
