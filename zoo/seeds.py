@@ -223,7 +223,9 @@ def torch_bits(seed: Tensor, stream: int, index: Tensor, n: int) -> Tensor:
     seed = seed.reshape(-1, 1)
     index = index.reshape(-1, 1)
     zero = torch.zeros_like(seed)
-    position = torch.arange(-(-n // 4), device=seed.device).unsqueeze(0)
+    # Without the mask torch.compile folds arange and the first multiplier into one index
+    # expression, whose steps it keeps in 32 bits (torch 2.13): wrong words from the third block on.
+    position = (torch.arange(-(-n // 4), device=seed.device) & _MASK).unsqueeze(0)
     counter = (position, index & _MASK, index >> 32, zero)
     words = _rounds_torch(counter, (seed, zero + int(stream)))
     shape = (seed.shape[0], position.shape[1])
@@ -242,7 +244,8 @@ def torch_normal(seed: Tensor, stream: int, index: Tensor, n: int) -> Tensor:
     show.
     """
     pairs = (n + 1) // 2
-    words = torch_bits(seed, stream, index, 2 * pairs).reshape(-1, pairs, 2).to(torch.float64)
+    words = torch_bits(seed, stream, index, 2 * pairs)
+    words = words.reshape(words.shape[0], pairs, 2).to(torch.float64)
     radius = torch.sqrt(-2.0 * torch.log((words[..., 0] + 1.0) * 2.0**-32))
     angle = (2.0 * torch.pi) * (words[..., 1] * 2.0**-32)
     pair = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=-1)

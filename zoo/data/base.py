@@ -176,7 +176,7 @@ def array_problems(arrays: Arrays, classes: int | None = None) -> list[Problem]:
                 Problem(f"{part}_y", len(y), "one label an example", f"{len(x)} labels")
             )
     a, b = arrays.train_x, arrays.test_x
-    if a.ndim and b.ndim and a.shape[1:] != b.shape[1:]:
+    if min(a.ndim, b.ndim) > 1 and a.shape[1:] != b.shape[1:]:
         problems.append(Problem("test_x", b.shape[1:], "unlike train_x", str(a.shape[1:])))
     return problems
 

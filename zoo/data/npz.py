@@ -42,7 +42,7 @@ def read(path: Path | None) -> Arrays:
         raise DataError(msg)
     problems: list[Problem] = []
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             found = {name: _member(held, name, problems) for name in Arrays._fields}
     except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         msg = f"{path}: not a readable .npz file: {error}"
