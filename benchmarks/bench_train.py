@@ -218,7 +218,7 @@ def run_case(case: Case, data: Data, steps: int, rounds: int) -> dict[str, objec
     }
     for name, make in engines.items():
         torch._dynamo.reset()
-        timing = measure(make(), max(20, steps // 4), rounds)
+        timing = measure(make(), steps, rounds)
         row[f"{name}_x"] = loop.cpu / (timing.cpu / G)
         row[f"{name}_wall_x"] = loop.wall / (timing.wall / G)
         row[f"{name}_models_steps_per_s"] = G / timing.cpu
@@ -266,7 +266,7 @@ def format_row(r: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

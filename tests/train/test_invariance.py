@@ -20,7 +20,6 @@ KINDS = {
     "cnn-batch": {"architecture": "cnn", "norm": "batch"},
     "rmsprop-noise": {"optimizer": "rmsprop", "lr": 1e-4, "label_noise": 0.2},
 }
-BACKENDS = ["eager", pytest.param("compiled", marks=pytest.mark.compile)]
 
 
 @pytest.fixture(params=KINDS, ids=str)
@@ -34,10 +33,18 @@ def assert_same(found, wanted):
         assert same_bits(values, wanted[run_id]), run_id
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_slots_groups_and_dummies(kind, backend):
-    if backend == "compiled" and "norm" in kind and "dropout" not in kind:
-        pytest.skip("two compiled kinds are enough")
+COMPILED = ["mlp", "cnn", "cnn-group-dropout", "mlp-batch-adamw"]
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        *((name, "eager") for name in KINDS),
+        *(pytest.param(name, "compiled", marks=pytest.mark.compile) for name in COMPILED),
+    ],
+)
+def test_slots_groups_and_dummies(name, backend):
+    kind = KINDS[name]
     runs = specs(11, **kind)
     wanted = trajectories(*train(runs, backend=backend, group_rows=8))
     order = np.random.default_rng(0).permutation(len(runs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,7 +50,7 @@ class DataOrder:
         # Stretches in which no model begins another epoch are gathered at once.
         turns = np.flatnonzero((epochs[1:] != epochs[:-1]).any(1)) + 1
         edges = [0, *turns.tolist(), T]
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in itertools.pairwise(edges):
             self._shuffle(epochs[start])
             out[start:stop] = self._order[rows, offsets[start:stop, :, None] + within]
         return out

@@ -14,8 +14,8 @@ from zoo.train.step import Recipe, State, gradient
 
 __all__ = ["current_rates", "last_step", "stacked_segment"]
 
-#: Steps whose example ids and coefficients are drawn at a time.
-_BLOCK = 64
+#: Example ids that are drawn at a time, over all models of a group.
+_BLOCK_IDS = 1 << 18
 
 Steps = NDArray[np.int64]
 
@@ -36,22 +36,28 @@ def stacked_segment(
     counts = stop - start
     total = int(counts.max())
     early = _Early(state) if counts.min() < total else None
-    for block in range(0, total, _BLOCK):
-        offsets = np.arange(block, min(block + _BLOCK, total))[:, None]
+    block_steps = max(16, _BLOCK_IDS // (len(start) * group.order.batch))
+    for block in range(0, total, block_steps):
+        offsets = np.arange(block, min(block + block_steps, total))[:, None]
         numbers = start + offsets
         live = torch.from_numpy(numbers < stop)
         numbers = np.minimum(numbers, last)
-        ids = torch.from_numpy(group.order.block(numbers))
-        table = coefficient_table(recipe.optimizer, group.runs, numbers)
-        steps = torch.from_numpy(numbers)
         final = torch.from_numpy(numbers == last) & live
-        ending = final.any(1).tolist()
-        for t in range(len(offsets)):
-            if ending[t]:
-                before = torch.where(final[t].unsqueeze(1), state.slab, before)
-            take(state, group.inputs, ids[t], table[t], live[t], steps[t])
-            if ending[t] and early is not None:
-                early.keep(state, final[t])
+        steps = zip(
+            torch.from_numpy(group.order.block(numbers)).unbind(),
+            coefficient_table(recipe.optimizer, group.runs, numbers).unbind(),
+            live.unbind(),
+            torch.from_numpy(numbers).unbind(),
+            final.any(1).tolist(),
+            final.unbind(),
+            strict=True,
+        )
+        for ids, table, alive, number, ending, done in steps:
+            if ending:
+                before = torch.where(done.unsqueeze(1), state.slab, before)
+            take(state, group.inputs, ids, table, alive, number)
+            if ending and early is not None:
+                early.keep(state, done)
     if early is not None:
         early.restore(state)
     return last_step(recipe, group, state, before, last)
