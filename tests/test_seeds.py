@@ -2,6 +2,7 @@
 
 import doctest
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ KNOWN = [
         "d16cfe09 94fdcceb 5001e420 24126ea1",
     ),
 ]
+COMPILER = any(shutil.which(name) for name in ("g++", "clang++"))
 EDGES = [0, 1, 2, 2**16 - 1, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 2, 2**32 - 1]
 
 
@@ -117,6 +119,7 @@ def test_longer_draws_extend_shorter_ones():
 
 
 @pytest.mark.compile
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 def test_the_twin_compiles_whole_to_the_same_bits():
     def draw(seed, index):
         bits = torch_bits(seed, Stream.DROPOUT, index, 999)

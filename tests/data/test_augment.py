@@ -1,5 +1,7 @@
 """Augmentation against plain references, model by model."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from zoo.data import AUGMENTATIONS
 from zoo.seeds import Stream, normal, random_bits, uniform
 
+COMPILER = any(shutil.which(name) for name in ("g++", "clang++"))
 G, B = 4, 33
 SHAPES = {"flat": (6,), "1-d": (2, 9), "2-d": (3, 8, 7)}
 SEEDS = torch.tensor([0, 1, 2**31 + 5, 2**32 - 1])
@@ -134,6 +137,7 @@ def test_augmentation_leaves_the_global_generator_alone():
 
 
 @pytest.mark.compile
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 @pytest.mark.parametrize(("name", "label"), [c for c in CASES if c[1] == "2-d"])
 def test_augmentation_compiles_whole(name, label):
     x = examples(SHAPES[label])

@@ -100,6 +100,8 @@ def test_a_broken_gzip_names_its_place(tmp_path):
 
 # -- CIFAR -----------------------------------------------------------------------------------
 
+BLACK = np.zeros((5, 3072), dtype=np.uint8)
+
 
 def python2_string(text):
     """Return the opcode of a Python 2 ``str``, which Python 3 never writes."""
@@ -205,6 +207,21 @@ def test_cifar(tmp_path, name, version, form):
     assert data.classes == int(name[5:])
 
 
+def test_both_versions_have_one_fingerprint(tmp_path):
+    data, labels = BLACK + np.arange(5, dtype=np.uint8)[:, None], range(5)
+    for version, end in (("binary", ".bin"), ("python", "")):
+        (tmp_path / version).mkdir()
+        for stem in ("train", "test"):
+            content = (
+                binary_batch(data, labels, coarse=True)
+                if end
+                else python2_batch(data, labels, b"fine_labels")
+            )
+            (tmp_path / version / f"{stem}{end}").write_bytes(content)
+    binary, python = (load("cifar100", path=tmp_path / v) for v in ("binary", "python"))
+    assert binary.fingerprint == python.fingerprint
+
+
 def test_the_handmade_batch_is_a_real_pickle():
     data = np.arange(2 * 3072, dtype=np.uint8).reshape(2, 3072)
     with warnings.catch_warnings():
@@ -232,9 +249,6 @@ def test_a_malicious_pickle_runs_nothing(tmp_path, protocol):
     assert not trap.exists()
 
 
-EIGHT = np.zeros((5, 3072), dtype=np.uint8)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -242,14 +256,14 @@ EIGHT = np.zeros((5, 3072), dtype=np.uint8)
         (b"garbage", "not a CIFAR batch"),
         (pickle.dumps([1, 2], protocol=2), "not a CIFAR batch"),
         (pickle.dumps({b"labels": [1]}, protocol=2), "'data'"),
-        (python3_batch(EIGHT, [1] * 5, b"other"), "'labels'"),
-        (python3_batch(EIGHT.astype(np.int64), [1] * 5), "not uint8"),
-        (python3_batch(EIGHT.astype(object), [1] * 5), "not uint8"),
-        (python2_batch(EIGHT, [1] * 5, dtype=b"O8"), "not uint8"),
-        (python3_batch(EIGHT[:, :3071], [1] * 5), r"not \[N, 3072\]"),
-        (python3_batch(EIGHT, [1] * 5)[:-30], "not a CIFAR batch"),
-        (python3_batch(EIGHT, [1] * 4), "train_y = 24: one label an example; allowed: 25 labels"),
-        (python3_batch(EIGHT, [99] * 5), "label too large"),
+        (python3_batch(BLACK, [1] * 5, b"other"), "'labels'"),
+        (python3_batch(BLACK.astype(np.int64), [1] * 5), "not uint8"),
+        (python3_batch(BLACK.astype(object), [1] * 5), "not uint8"),
+        (python2_batch(BLACK, [1] * 5, dtype=b"O8"), "not uint8"),
+        (python3_batch(BLACK[:, :3071], [1] * 5), r"not \[N, 3072\]"),
+        (python3_batch(BLACK, [1] * 5)[:-30], "not a CIFAR batch"),
+        (python3_batch(BLACK, [1] * 4), "train_y = 24: one label an example; allowed: 25 labels"),
+        (python3_batch(BLACK, [99] * 5), "label too large"),
     ],
 )
 def test_broken_python_batches(tmp_path, content, message):
