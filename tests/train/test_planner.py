@@ -10,7 +10,7 @@ from engine_cases import plan_of, specs, sweep_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.errors import SpecError
+from zoo.errors import DataError, SpecError
 from zoo.spec.record import RecordSpec
 from zoo.spec.run import RunSpec
 from zoo.train.plan import Plan
@@ -86,6 +86,17 @@ def test_extending_adds_and_never_moves():
     assert {k: v for k, v in rows_of(second).items() if k in rows_of(first)} == rows_of(first)
     assert second.cohorts[0].id + ".1" in {c.id for c in second.cohorts}
     assert plan(wider, base=second).cohorts == second.cohorts
+
+
+def test_extending_checks_record_and_data():
+    first = plan_of(specs(3))
+    with pytest.raises(SpecError, match="differs from the store's"):
+        plan(sweep_of(specs(4), record=RecordSpec(every_epochs=1)), base=first)
+    other = plan(sweep_of([*specs(3), *specs(1, normalization="unit")]), base=first)
+    assert set(other.data["digits"]["normalization"]) == {"standard", "unit"}
+    first.data["digits"]["fingerprint"] = "0" * 64
+    with pytest.raises(DataError, match="has changed"):
+        plan(sweep_of(specs(4)), base=first)
 
 
 def test_train_size_given_or_not_is_the_same_run():

@@ -14,7 +14,7 @@ from zoo.architectures import Network, build
 from zoo.architectures.symmetry import describe
 from zoo.data import Dataset, load, prepare
 from zoo.data.augment import AUGMENTATIONS
-from zoo.errors import Problem, SpecError
+from zoo.errors import DataError, Problem, SpecError
 from zoo.seeds import Stream, permutation
 from zoo.spec import RecordSpec, RunSpec, Sweep
 from zoo.train.backends import BACKENDS, can_compile
@@ -64,10 +64,16 @@ def plan(sweep: Sweep, *, base: Plan | None = None, backend: str = "auto") -> Pl
     if backend not in ("auto", *BACKENDS):
         allowed = ", ".join(("auto", *BACKENDS))
         raise SpecError([Problem("backend", backend, "unknown backend", allowed)], "plan")
-    record = sweep.record if base is None else base.record
+    record = sweep.record
+    if base is not None:
+        _check_extension(sweep, base)
     known = {run_id for c in base.cohorts for run_id in c.run_ids} if base else set()
     data = {name: load(name, path=sweep.paths.get(name)) for name in _names(sweep.runs())}
-    runs = [r for r in _resolve(sweep, data) if r.run_id not in known]
+    infos = dict(base.data) if base else {}
+    resolved = _resolve(sweep, data)
+    for name, dataset in data.items():
+        infos[name] = _data_info(dataset, resolved, record, infos.get(name))
+    runs = [r for r in resolved if r.run_id not in known]
     stacks: dict[str, list[RunSpec]] = defaultdict(list)
     keys: dict[str, dict[str, Any]] = {}
     for run in {r.run_id: r for r in runs}.values():
@@ -91,21 +97,20 @@ def plan(sweep: Sweep, *, base: Plan | None = None, backend: str = "auto") -> Pl
         )
     if problems:
         raise SpecError(_counted(problems), f"sweep {sweep.name!r}")
-    infos = {name: _data_info(dataset, runs, record) for name, dataset in data.items()}
     return Plan(
         name=sweep.name if base is None else base.name,
         axes=dict(sweep.axes) if base is None else base.axes,
         record=record,
-        data={**(base.data if base else {}), **infos},
+        data=infos,
         cohorts=(*(base.cohorts if base else ()), *cohorts),
     )
 
 
 def cohort_key(run: RunSpec, dataset: Dataset, record: RecordSpec) -> dict[str, Any]:
-    """Return what runs must agree on to stack: the shared fields, and four derived ones.
+    """Return what runs must agree on to stack: the shared fields, and three derived ones.
 
     ``has_dropout`` and ``subset`` (trains on part of the training set) change the computation,
-    ``classes`` its shape, and ``checkpoints`` is K.
+    and ``checkpoints`` is K.
     """
     key = {name: getattr(run, name) for name in SHARED_FIELDS}
     return {
@@ -216,13 +221,44 @@ def _power_of_two(count: int) -> int:
     return 1 << max(0, (count - 1).bit_length())
 
 
-def _data_info(dataset: Dataset, runs: Sequence[RunSpec], record: RecordSpec) -> dict[str, Any]:
-    """Return what a store keeps about a data set, JSON-ready."""
+def _check_extension(sweep: Sweep, base: Plan) -> None:
+    if sweep.record != base.record:
+        message = f"differs from the store's, which is {base.record.to_dict()}"
+        fix = "keep the [record] table of the store, or start a new store"
+        raise SpecError(
+            [Problem("record", sweep.record.to_dict(), message, fix=fix)], f"sweep {sweep.name!r}"
+        )
+
+
+def _data_info(
+    dataset: Dataset,
+    runs: Sequence[RunSpec],
+    record: RecordSpec,
+    known: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what a store keeps about a data set, JSON-ready.
+
+    Args:
+        dataset: the data set.
+        runs: the runs that may use it.
+        record: for the size of the probe.
+        known: what the store already keeps about it, if it is being extended.
+
+    Raises:
+        DataError: it is not the data set that the store was made with.
+    """
+    if known is not None and known["fingerprint"] != dataset.fingerprint:
+        msg = (
+            f"data set {dataset.name!r} has changed since the store was made: its sha256 is"
+            f" {dataset.fingerprint}, the store says {known['fingerprint']}; give the path of the"
+            " original, or start a new store"
+        )
+        raise DataError(msg)
     count = len(dataset.test_y)
     probes = np.sort(permutation(0, Stream.PROBE, 0, count)[: record.probe_size])
-    used = sorted({run.normalization for run in runs if run.data == dataset.name})
-    normalizations = {}
-    for name in used:
+    used = {run.normalization for run in runs if run.data == dataset.name}
+    normalizations = dict(known["normalization"]) if known else {}
+    for name in sorted(used - set(normalizations)):
         prepared = prepare(dataset, name)
         normalizations[name] = {
             "mean": np.asarray(prepared.mean, dtype=np.float64).reshape(-1).tolist(),
