@@ -1,1 +1,41 @@
-"""."""
+"""The store: one Zarr v3 group that is durable, checked, and readable while it is written.
+
+``docs/store.md`` has the format and the protocol.
+"""
+
+from zoo.store.cohort_reader import CohortReader
+from zoo.store.commits import Failure
+from zoo.store.create import (
+    create_store,
+    extend_store,
+    is_store,
+    read_plan,
+    read_provenance,
+    read_sweep,
+)
+from zoo.store.locks import claim_task
+from zoo.store.reader import StoreReader
+from zoo.store.repair import repair_task
+from zoo.store.states import TaskState, task_states
+from zoo.store.verify import VerifyReport, content_hash, verify_store
+from zoo.store.writer import TaskWriter
+
+__all__ = [
+    "CohortReader",
+    "Failure",
+    "StoreReader",
+    "TaskState",
+    "TaskWriter",
+    "VerifyReport",
+    "claim_task",
+    "content_hash",
+    "create_store",
+    "extend_store",
+    "is_store",
+    "read_plan",
+    "read_provenance",
+    "read_sweep",
+    "repair_task",
+    "task_states",
+    "verify_store",
+]

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import fabricated_store as fab
+import pytest
+
+from zoo.store import create_store
+
+
+@pytest.fixture(scope="session")
+def plan():
+    return fab.make_plan()
+
+
+@pytest.fixture
+def empty(tmp_path, plan):
+    """A store with nothing trained."""
+    path = tmp_path / "x.zarr"
+    create_store(path, plan, sweep_toml=fab.SWEEP, provenance={"command": ["zoo", "run"]})
+    return path
+
+
+@pytest.fixture
+def full(empty, plan):
+    """A store with everything trained."""
+    fab.fill(empty, plan)
+    return empty

@@ -1,0 +1,243 @@
+"""What is written is what zarr, xarray and our reader read."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+
+import fabricated_store as fab
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from zoo.errors import StoreError, StoreMissingError, UnknownNameError
+from zoo.spec.run import field_infos
+from zoo.store import (
+    StoreReader,
+    TaskWriter,
+    create_store,
+    is_store,
+    read_plan,
+    read_provenance,
+    read_sweep,
+    task_states,
+    verify_store,
+)
+from zoo.store.schema import METRIC_ARRAYS
+from zoo.train.checkpoint import METRICS
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_zarr_reads_every_array(full, plan, inline):
+    root = zarr.open_group(full, mode="r", use_consolidated=inline)
+    for cohort in plan.cohorts:
+        weights, metrics, probe = fab.expected(cohort)
+        group = root[cohort.id]
+        np.testing.assert_array_equal(group["weights"][...], weights)
+        np.testing.assert_array_equal(group["probe_logits"][...], probe)
+        for name, values in metrics.items():
+            np.testing.assert_array_equal(group[METRIC_ARRAYS[name]][...], values)
+        np.testing.assert_array_equal(group["step"][...], cohort.steps)
+        np.testing.assert_array_equal(group["epoch"][...], cohort.epochs)
+        np.testing.assert_array_equal(group["flops"][...], cohort.train_flops)
+        assert group["run_id"][...].tolist() == list(cohort.run_ids)
+        assert group["diverged_step"][...].tolist() == [
+            fab.diverges_at(cohort, i) for i in range(cohort.models)
+        ]
+        assert group["last"][...].tolist() == [{2: 1, 7: -1}.get(i, 3) for i in range(13)]
+        assert group["status"][2] == "diverged"
+        assert group["status"][0] == "done"
+        assert group["reason"][2] == "loss not finite at step 25"
+        for name, info in field_infos().items():
+            found = group[name][...].tolist()
+            for value, run in zip(found, cohort.runs, strict=True):
+                wanted = getattr(run, name)
+                if wanted is None and info.kind != "str":
+                    assert math.isnan(value), name
+                else:
+                    assert value == ("" if wanted is None else wanted), name
+
+
+def test_members_are_listed_without_warning(full, plan):
+    for inline in (None, False):
+        root = zarr.open_group(full, mode="r", use_consolidated=inline)
+        names = {name for name, _ in root.members(max_depth=None)}
+        assert {"_zoo", "mlp-a", "mlp-a/weights", "mlp-b/step_lr"} <= names
+        assert not any(name.startswith("_zoo/") for name in names)
+    assert zarr.open_array(full / "_zoo", mode="r")[()] == 1
+
+
+@pytest.mark.parametrize("consolidated", [None, False])
+def test_xarray_opens_and_queries(full, plan, consolidated):
+    data = xr.open_zarr(full, group="mlp-a", chunks=None, consolidated=consolidated)
+    assert dict(data.sizes) == {"model": 13, "checkpoint": 4, "param": 300, "probe": 6, "class": 10}
+    weights, _, _ = fab.expected(plan.cohort("mlp-a"))
+    assert data.query(model="width >= 64 and norm == 'batch'").sizes["model"] == 0
+    chosen = data.query(model="width >= 64 and norm == 'layer' and status == 'done' and lr < 0.02")
+    rows = [i for i in range(13) if 0.1 / (i + 1) < 0.02 and i != 7]
+    np.testing.assert_array_equal(chosen.weights.values, weights[rows])
+    tree = xr.open_datatree(full, engine="zarr", consolidated=consolidated)
+    assert set(tree.children) == {"mlp-a", "mlp-b"}
+
+
+def test_reader_reads_every_row_in_any_order(full, plan):
+    rng = np.random.default_rng(0)
+    reader = StoreReader(full)
+    for cohort in plan.cohorts:
+        weights, metrics, probe = fab.expected(cohort)
+        one = reader.cohort(cohort.id)
+        rows, ks = rng.integers(0, 13, 200), rng.integers(0, 4, 200)
+        np.testing.assert_array_equal(one.read_weights(rows, ks), weights[rows, ks])
+        np.testing.assert_array_equal(one.read_probe(rows, ks), probe[rows, ks])
+        assert one.read_weights(rows, ks).dtype == np.float32
+        assert one.read_probe([], []).shape == (0, 6, 10)
+        for name in METRICS:
+            np.testing.assert_array_equal(one.metric(name), metrics[name])
+        assert one.wall_s.tolist() == [1.5] * 13
+        assert one.columns()["status"].tolist() == one.status.tolist()
+        assert one.columns()["lr"].tolist() == [run.lr for run in cohort.runs]
+
+
+def test_reader_refuses_what_is_not_there(full):
+    one = StoreReader(full).cohorts[0]
+    with pytest.raises(StoreError, match="go from 0 to 12"):
+        one.read_weights([13], [0])
+    with pytest.raises(StoreError, match="go from 0 to 3"):
+        one.read_weights([0], [-1])
+    with pytest.raises(UnknownNameError, match="loss"):
+        one.metric("loss")
+    with pytest.raises(StoreError, match="known: mlp-a, mlp-b"):
+        StoreReader(full).cohort("nope")
+
+
+def test_reader_sees_only_what_is_committed(empty, plan):
+    cohort = plan.cohorts[0]
+    task = list(cohort.tasks())[1]
+    reader = StoreReader(empty)
+    one = reader.cohort("mlp-a")
+    assert set(one.status.tolist()) == {"planned"}
+    assert not one.recorded.any()
+    fab.train_task(empty, cohort, task, stop=2)
+    assert not one.recorded.any()
+    reader.refresh()
+    weights, metrics, _ = fab.expected(cohort)
+    assert one.recorded[:, :2].sum() == 4 * 2  # row 7 diverged at once
+    assert one.status[5:10].tolist() == ["running", "running", "diverged", "running", "running"]
+    assert one.status[0] == one.status[12] == "planned"
+    found = one.read_weights(np.full(4, 6), np.arange(4))
+    np.testing.assert_array_equal(found[:2], weights[6, :2])
+    assert np.isnan(found[2:]).all()
+    np.testing.assert_array_equal(one.metric("lr")[5:10, :2], metrics["lr"][5:10, :2])
+    assert np.isfinite(one.wall_s[5:10]).all()
+    assert np.isnan(one.wall_s[0])
+    fab.train_task(empty, cohort, task)
+    reader.refresh()
+    np.testing.assert_array_equal(one.metric("lr")[5:10], metrics["lr"][5:10])
+    assert one.status[6] == "done"
+
+
+def test_shard_that_is_not_committed_does_not_exist(empty, plan):
+    cohort = plan.cohorts[0]
+    task = next(cohort.tasks())
+    fab.train_task(empty, cohort, task, stop=2)
+    (empty / "_zoo/commits/mlp-a/0/1.json").unlink()
+    assert StoreReader(empty).cohorts[0].last[:2].tolist() == [0, 0]
+    report = verify_store(empty)
+    assert report.problems == ()
+    assert set(report.strays) == {"mlp-a/weights/c/0/1/0", "mlp-a/probe_logits/c/0/1/0/0"}
+
+
+def test_store_without_probe(tmp_path):
+    cohort = fab.make_cohort()
+    plan = fab.make_plan(cohort, probe=0)
+    path = tmp_path / "x.zarr"
+    create_store(path, plan, sweep_toml="", provenance={})
+    fab.fill(path, plan, probe=0)
+    reader = StoreReader(path)
+    with pytest.raises(StoreError, match="probe_size = 0"):
+        reader.cohorts[0].read_probe([0], [0])
+    assert "probe_logits" not in zarr.open_group(path / "mlp-a", mode="r")
+    assert verify_store(path).problems == ()
+
+
+def test_plan_sweep_and_provenance_come_back(full, plan, tmp_path):
+    assert is_store(full)
+    assert not is_store(tmp_path / "nothing")
+    assert read_plan(full).to_json() == plan.to_json()
+    assert read_sweep(full) == fab.SWEEP
+    assert read_provenance(full)["command"] == ["zoo", "run"]
+    with pytest.raises(StoreMissingError, match="zoo run"):
+        read_plan(tmp_path)
+
+
+def test_everything_carries_type_and_version_and_nothing_is_a_pickle(full):
+    for file in (p for p in full.rglob("*") if p.is_file()):
+        data = file.read_bytes()
+        assert not data.startswith((b"\x80\x04", b"\x80\x05", b"\x80\x03", b"\x80\x02")), file
+        if file.suffix == ".npz":
+            pytest.fail(f"a resume state outlived its task: {file}")
+        if file.suffix == ".json":
+            raw = json.loads(data)
+            attributes = raw["attributes"] if file.name == "zarr.json" else raw
+            assert attributes["encoding-type"].startswith("phasezoo")
+            assert attributes["encoding-version"] == 1
+
+
+def test_resume_state_is_a_plain_npz_and_two_are_kept(empty, plan):
+    cohort = plan.cohorts[0]
+    task = next(cohort.tasks())
+    with TaskWriter(empty, cohort, task) as writer:
+        assert writer.resume_point() is None
+        for k in range(4):
+            writer.commit(fab.make_checkpoint(cohort, task, k))
+        folder = empty / "_zoo/resume/mlp-a/0"
+        assert sorted(p.name for p in folder.iterdir()) == ["2.npz", "3.npz"]
+        with zipfile.ZipFile(folder / "3.npz") as archive:
+            assert archive.namelist() == ["momentum.npy"]
+        point = writer.resume_point()
+        last = fab.make_checkpoint(cohort, task, 3)
+        assert point.index == 3
+        np.testing.assert_array_equal(point.weights, last.weights)
+        np.testing.assert_array_equal(point.diverged_step, last.diverged_step)
+        np.testing.assert_array_equal(point.arrays["momentum"], last.resume["momentum"])
+
+
+def test_states(empty, plan):
+    cohort = plan.cohorts[0]
+    first, second, third = cohort.tasks()
+    fab.train_task(empty, cohort, first)
+    with TaskWriter(empty, cohort, second) as writer:
+        writer.commit(fab.make_checkpoint(cohort, second, 0))
+        before = sorted((p, p.stat().st_mtime_ns) for p in empty.rglob("*"))
+        states = task_states(empty)
+        assert sorted((p, p.stat().st_mtime_ns) for p in empty.rglob("*")) == before
+    assert [s.committed for s in states] == [4, 1, 0, 0, 0, 0]
+    assert [s.sealed for s in states[:3]] == [True, False, False]
+    assert [s.owner_alive for s in states[:3]] == [False, True, False]
+    assert states[0].updated > 0.0 == states[2].updated
+    assert not task_states(empty)[1].owner_alive
+    assert third == states[2].task
+
+
+def test_failure_is_kept_and_superseded(empty, plan):
+    cohort = plan.cohorts[0]
+    task = next(cohort.tasks())
+    with TaskWriter(empty, cohort, task) as writer:
+        writer.commit(fab.make_checkpoint(cohort, task, 0))
+        writer.commit(fab.make_checkpoint(cohort, task, 1))
+        writer.fail("out of memory", "Traceback ...\nMemoryError")
+    reader = StoreReader(empty)
+    assert reader.cohorts[0].status[:3].tolist() == ["failed"] * 3
+    assert reader.cohorts[0].reason[0] == "out of memory"
+    assert task_states(empty)[0].failed
+    (failure,) = reader.failures()
+    assert (failure.reason, failure.committed, failure.superseded) == ("out of memory", 2, False)
+    assert "MemoryError" in failure.traceback
+    fab.train_task(empty, cohort, task)
+    reader.refresh()
+    assert reader.cohorts[0].status[:3].tolist() == ["done", "done", "diverged"]
+    assert reader.cohorts[0].reason[0] == ""
+    assert reader.failures()[0].superseded
+    assert not task_states(empty)[0].failed

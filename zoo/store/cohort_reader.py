@@ -1,0 +1,263 @@
+"""Reading one cohort: what is recorded, the metrics, and random rows straight from the shards."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from zoo.errors import StoreCorruptError, StoreError, UnknownNameError
+from zoo.spec.run import field_infos
+from zoo.store.chunks import decode_numbers
+from zoo.store.commits import (
+    Commit,
+    Seal,
+    committed_count,
+    read_commit,
+    read_failures,
+    read_seal,
+)
+from zoo.store.files import read_bytes
+from zoo.store.outcomes import reasons, recorded_until, statuses
+from zoo.store.paths import StorePaths
+from zoo.store.schema import METRIC_ARRAYS, ArraySpec, spec_column
+from zoo.store.shard_file import read_index, read_rows
+from zoo.train.plan import Cohort, Task
+
+__all__ = ["CohortReader"]
+
+#: Shard indexes that stay in memory (about 16 bytes a row each).
+_CACHED_INDEXES = 4096
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is known of a task: its seal, or its commits so far."""
+
+    seal: Seal | None = None
+    commits: list[Commit] = field(default_factory=list)
+    failure: str = ""
+
+
+class CohortReader:
+    """One cohort of M models, K checkpoints and P parameters; made by :class:`StoreReader`.
+
+    Args:
+        paths: the store.
+        cohort: the cohort.
+        arrays: the arrays of its group.
+    """
+
+    def __init__(self, paths: StorePaths, cohort: Cohort, arrays: Mapping[str, ArraySpec]) -> None:
+        self.cohort = cohort
+        self._paths = paths
+        self._arrays = arrays
+        self._tasks = tuple(cohort.tasks())
+        self._progress = [_Progress() for _ in self._tasks]
+        self._indexes: OrderedDict[tuple[str, int, int], NDArray[np.uint64]] = OrderedDict()
+        self._metrics: dict[str, NDArray[np.float32]] = {}
+        self.refresh()
+
+    # -- what is there --------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Take in what has been committed since.
+
+        Raises:
+            StoreCorruptError: a record is damaged.
+        """
+        changed = [
+            self._refresh_task(task, progress)
+            for task, progress in zip(self._tasks, self._progress, strict=True)
+        ]
+        if any(changed) or not hasattr(self, "last"):
+            self._metrics.clear()
+            self._indexes.clear()
+            self._gather()
+
+    def _refresh_task(self, task: Task, progress: _Progress) -> bool:
+        """Read the records of a task that are new; return whether any were."""
+        if progress.seal is not None and self._paths.seal(task).exists():
+            return False
+        before = progress.seal, len(progress.commits), progress.failure
+        progress.seal = read_seal(self._paths, task)
+        if progress.seal is not None:
+            progress.commits, progress.failure = [], ""
+            return True
+        count = committed_count(self._paths, task)
+        del progress.commits[count:]
+        for k in range(len(progress.commits), count):
+            progress.commits.append(read_commit(self._paths, self.cohort, task, k))
+        failures = [f for f in read_failures(self._paths, task) if not f.superseded]
+        progress.failure = failures[-1].reason if failures else ""
+        return before != (None, len(progress.commits), progress.failure)
+
+    def _gather(self) -> None:
+        """Put the tasks' progress together."""
+        M = self.cohort.models
+        #: ``[M]`` index of the last recorded checkpoint, -1 where there is none.
+        self.last: NDArray[np.int64] = np.full(M, -1, dtype=np.int64)
+        #: ``[M]`` step whose loss was not finite, -1 for a healthy model.
+        self.diverged_step: NDArray[np.int64] = np.full(M, -1, dtype=np.int64)
+        #: ``[M]`` seconds of wall time spent on the model's task so far; NaN before it started.
+        self.wall_s: NDArray[np.float64] = np.full(M, np.nan)
+        status: list[str] = []
+        reason: list[str] = []
+        for task, progress in zip(self._tasks, self._progress, strict=True):
+            rows = slice(task.start, task.stop)
+            state = "planned"
+            if progress.seal is not None:
+                self.last[rows] = progress.seal.last
+                self.diverged_step[rows] = progress.seal.diverged_step
+                self.wall_s[rows] = progress.seal.wall_s
+                state = "done"
+            elif progress.commits:
+                self.last[rows] = recorded_until(progress.commits) - 1
+                self.diverged_step[rows] = progress.commits[-1].diverged_step
+                self.wall_s[rows] = sum(c.wall_s for c in progress.commits)
+                state = "running"
+            if progress.failure:
+                state = "failed"
+            diverged = self.diverged_step[rows]
+            status += statuses(diverged, state)
+            reason += [text or progress.failure for text in reasons(diverged)]
+        #: ``[M]``: planned, running, done, diverged or failed.
+        self.status: NDArray[np.str_] = np.array(status, dtype=np.str_)
+        #: ``[M]``: why a model diverged or failed, empty otherwise.
+        self.reason: NDArray[np.str_] = np.array(reason, dtype=np.str_)
+        #: ``[M, K]``: which checkpoints of which models can be read.
+        self.recorded: NDArray[np.bool_] = (
+            np.arange(self.cohort.checkpoints)[None, :] <= self.last[:, None]
+        )
+
+    def metric(self, name: str) -> NDArray[np.float32]:
+        """Return a metric, ``[M, K]``; NaN where nothing is recorded.
+
+        Args:
+            name: one of :data:`zoo.train.checkpoint.METRICS`.
+
+        Raises:
+            UnknownNameError: there is no such metric.
+            StoreCorruptError: a chunk is missing or damaged.
+        """
+        if name not in METRIC_ARRAYS:
+            msg = f"unknown metric {name!r}; known: {', '.join(METRIC_ARRAYS)}"
+            raise UnknownNameError(msg)
+        if name not in self._metrics:
+            self._metrics[name] = self._read_metric(name)
+        return self._metrics[name].copy()
+
+    def _read_metric(self, name: str) -> NDArray[np.float32]:
+        out = np.full((self.cohort.models, self.cohort.checkpoints), np.nan, dtype=np.float32)
+        spec = self._arrays[METRIC_ARRAYS[name]]
+        for task, progress in zip(self._tasks, self._progress, strict=True):
+            rows = slice(task.start, task.stop)
+            if progress.seal is not None:
+                path = self._paths.chunk(task, spec.name, len(spec.shape))
+                try:
+                    data = decode_numbers(read_bytes(path), dtype=spec.dtype, shape=spec.chunk)
+                except StoreCorruptError as error:
+                    msg = f"{path}: {error}; run `zoo verify`"
+                    raise StoreCorruptError(msg) from None
+                out[rows] = data[: task.models]
+            for commit in progress.commits:
+                out[rows, commit.index] = commit.metrics[name]
+        return out
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return one value a model, ``[M]`` each: spec fields, identity, status and cost."""
+        M = self.cohort.models
+        found: dict[str, NDArray[Any]] = {
+            "run_id": np.array(self.cohort.run_ids, dtype=np.str_),
+            "cohort": np.full(M, self.cohort.id),
+            "row": np.arange(M, dtype=np.int64),
+        }
+        found |= {name: spec_column(self.cohort.runs, name) for name in field_infos()}
+        return found | {
+            "status": self.status.copy(),
+            "reason": self.reason.copy(),
+            "diverged_step": self.diverged_step.copy(),
+            "flops": self.cohort.train_flops.astype(np.float64),
+            "wall_s": self.wall_s.copy(),
+        }
+
+    # -- slabs ----------------------------------------------------------------------------
+
+    def read_weights(self, rows: ArrayLike, ks: ArrayLike) -> NDArray[np.float32]:
+        """Return the weights of n pairs (model, checkpoint), ``[n, P]``.
+
+        A pair that is not recorded (the model has diverged, or is not there yet) is NaN.
+
+        Args:
+            rows: ``[n]`` rows of the cohort.
+            ks: ``[n]`` checkpoints.
+
+        Raises:
+            StoreCorruptError: a shard is missing or damaged; names the file, chunk and run.
+            StoreError: a pair outside the cohort.
+        """
+        return self._read("weights", rows, ks)
+
+    def read_probe(self, rows: ArrayLike, ks: ArrayLike) -> NDArray[np.float16]:
+        """Return the probe logits of n pairs (model, checkpoint), ``[n, Q, C]``.
+
+        As :meth:`read_weights`.
+
+        Raises:
+            StoreCorruptError: a shard is missing or damaged.
+            StoreError: a pair outside the cohort, or the zoo has no probe.
+        """
+        if "probe_logits" not in self._arrays:
+            msg = f"cohort {self.cohort.id} has no probe logits: its sweep has probe_size = 0"
+            raise StoreError(msg)
+        return self._read("probe_logits", rows, ks)
+
+    def _read(self, array: str, rows: ArrayLike, ks: ArrayLike) -> NDArray[Any]:
+        spec = self._arrays[array]
+        rows, ks = self._pairs(rows, ks)
+        out = np.full((len(rows), *spec.shape[2:]), np.nan, dtype=spec.dtype)
+        flat = out.reshape(len(rows), math.prod(spec.shape[2:]))
+        there = np.flatnonzero(self.recorded[rows, ks])
+        tasks = rows // self.cohort.task_rows
+        keys = tasks * self.cohort.checkpoints + ks
+        order = there[np.argsort(keys[there], kind="stable")]
+        bounds = np.flatnonzero(np.diff(keys[order])) + 1
+        for group in np.split(order, bounds) if len(order) else ():
+            task, k = self._tasks[int(tasks[group[0]])], int(ks[group[0]])
+            self._read_shard(spec, task, k, rows[group], [flat[i] for i in group])
+        return out
+
+    def _read_shard(
+        self, spec: ArraySpec, task: Task, k: int, rows: NDArray[np.int64], out: Sequence[Any]
+    ) -> None:
+        form = spec.shard
+        assert form is not None
+        path = self._paths.shard(task, spec.name, k, len(spec.shape))
+        key = (spec.name, task.index, k)
+        index = self._indexes.get(key)
+        if index is None:
+            index = self._indexes[key] = read_index(path, form)
+            while len(self._indexes) > _CACHED_INDEXES:
+                self._indexes.popitem(last=False)
+        names = [f"run {self.cohort.run_ids[row]}, checkpoint {k}" for row in rows]
+        found = read_rows(path, form, rows - task.start, out, index=index, names=names)
+        if found != len(rows):
+            msg = f"{path} lacks rows that were committed ({'; '.join(names)}); run `zoo verify`"
+            raise StoreCorruptError(msg)
+
+    def _pairs(self, rows: ArrayLike, ks: ArrayLike) -> tuple[NDArray[np.int64], ...]:
+        first, second = np.broadcast_arrays(np.atleast_1d(rows), np.atleast_1d(ks))
+        pairs = first.astype(np.int64), second.astype(np.int64)
+        for name, values, size in (
+            ("rows", pairs[0], self.cohort.models),
+            ("checkpoints", pairs[1], self.cohort.checkpoints),
+        ):
+            if values.size and not (values.min() >= 0 and values.max() < size):
+                msg = f"{name} of cohort {self.cohort.id} go from 0 to {size - 1}, not {values}"
+                raise StoreError(msg)
+        return pairs
