@@ -1,1 +1,1 @@
-"""."""
+"""Launching: worker processes on one machine, progress, status, calibration and reproduction."""

@@ -1,0 +1,57 @@
+# phasezoo: `make demo` and `make test` work in a fresh clone, without any preparation.
+# Variables: VENV (where to install), PYTHON (which one), WORKERS, PIP_FLAGS, PYTEST_FLAGS.
+
+SHELL := /bin/bash
+VENV ?= .venv
+ZOO := $(VENV)/bin/zoo
+PYTHON_BIN := $(VENV)/bin/python
+STORE := datasets_out/quickstart.zarr
+PICTURE := datasets_out/quickstart.png
+WORKERS ?=
+PYTEST_FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean distclean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# A stamp is the record of a finished installation: a second call has nothing to do.
+$(VENV)/.installed-plot: pyproject.toml constraints.txt
+	@tools/setup_venv.sh $(VENV) plot
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt
+	@tools/setup_venv.sh $(VENV) test,lint
+	@touch $@ $(VENV)/.installed-plot
+
+demo: $(VENV)/.installed-plot ## train a real zoo of digit classifiers, print a table, draw a picture
+	$(ZOO) run sweeps/quickstart.toml --out $(STORE) $(if $(WORKERS),--workers $(WORKERS))
+	@echo
+	$(ZOO) report $(STORE) --by width,norm --plot $(PICTURE)
+	@echo
+	$(ZOO) query $(STORE) "test_accuracy > 0.97 and epoch == -1" \
+		--columns run_id,width,batch_size,norm,test_accuracy --sort=-test_accuracy --limit 5
+
+test: $(VENV)/.installed-dev ## set up and run every test
+	@tools/system_packages.sh dataset-fashion-mnist g++ python3-dev
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(PYTHON_BIN) -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.installed-dev ## style (ruff) and types (mypy --strict)
+	$(PYTHON_BIN) -m ruff check .
+	$(PYTHON_BIN) -m ruff format --check .
+	$(PYTHON_BIN) -m mypy
+
+format: $(VENV)/.installed-dev ## let ruff mend style
+	$(PYTHON_BIN) -m ruff check --fix .
+	$(PYTHON_BIN) -m ruff format .
+
+bench: $(VENV)/.installed-plot ## compare training speed with plain PyTorch and torch.func
+	OMP_NUM_THREADS=1 $(PYTHON_BIN) benchmarks/bench_train.py
+
+clean: ## remove caches and the demo's output
+	rm -rf $(STORE) $(PICTURE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find zoo tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## also remove the virtual environment
+	rm -rf $(VENV) phasezoo.egg-info

@@ -1,0 +1,176 @@
+"""What a plan will cost: bytes and shards exactly, seconds from a few measured steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from zoo.launch.cost import makespan, rough_seconds
+from zoo.launch.worker import one_thread
+from zoo.train.checkpoint import METRICS
+from zoo.train.plan import Cohort, Plan, Task
+from zoo.train.trainer import TaskTrainer
+
+__all__ = ["CohortCost", "PlanCost", "plan_cost"]
+
+#: Steps of one group that are timed, after as many that warm it up.
+_STEPS = 12
+_WARM_STEPS = 3
+#: Seconds that a worker takes to start.
+_START_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class CohortCost:
+    """What one cohort costs.
+
+    Args:
+        cohort: its id.
+        models, checkpoints, params, tasks: its size.
+        bytes: values of all arrays with a checkpoint axis, before compression.
+        shards: files of weights and probe logits.
+        seconds: of one core, for all of its models.
+        measured: whether the seconds come from measured steps of this very cohort.
+    """
+
+    cohort: str
+    models: int
+    checkpoints: int
+    params: int
+    tasks: int
+    bytes: int
+    shards: int
+    seconds: float
+    measured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCost:
+    """What a plan costs.
+
+    Args:
+        cohorts: one entry a cohort, in plan order.
+        workers: processes that the time is meant for.
+        seconds: wall time with them, starting included.
+    """
+
+    cohorts: tuple[CohortCost, ...]
+    workers: int
+    seconds: float
+
+    @property
+    def bytes(self) -> int:
+        """Bytes before compression."""
+        return sum(c.bytes for c in self.cohorts)
+
+    @property
+    def shards(self) -> int:
+        """Files of weights and probe logits."""
+        return sum(c.shards for c in self.cohorts)
+
+    @property
+    def core_seconds(self) -> float:
+        """Seconds of one core."""
+        return sum(c.seconds for c in self.cohorts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the cost, JSON-ready."""
+        return {
+            "workers": self.workers,
+            "seconds": self.seconds,
+            "core_seconds": self.core_seconds,
+            "bytes": self.bytes,
+            "shards": self.shards,
+            "cohorts": [{n: getattr(c, n) for n in CohortCost.__slots__} for c in self.cohorts],
+        }
+
+
+def plan_cost(
+    plan: Plan, *, workers: int, paths: Mapping[str, str] | None = None, budget_s: float = 8.0
+) -> PlanCost:
+    """Return what a plan costs on this machine.
+
+    The cohorts that look most expensive are measured first, until the budget is spent; the others
+    are scaled from the measured ones. A compiled cohort is measured eagerly, an upper bound.
+
+    Args:
+        plan: the plan.
+        workers: processes.
+        paths: user paths of data sets.
+        budget_s: seconds of measuring, about; 0 = measure nothing.
+
+    Raises:
+        DataError: a data set is missing, or not the one that was planned with.
+    """
+    rough = {c.id: sum(rough_seconds(c, task) for task in c.tasks()) for c in plan.cohorts}
+    measured: dict[str, float] = {}
+    end = time.monotonic() + budget_s
+    for cohort in sorted(plan.cohorts, key=lambda c: rough[c.id], reverse=True):
+        if time.monotonic() >= end:
+            break
+        measured[cohort.id] = _measure(plan, cohort, paths or {}, end)
+    ratios = [measured[name] / rough[name] for name in measured if rough[name] > 0]
+    scale = float(np.median(ratios)) if ratios else 1.0
+    costs = tuple(
+        _cohort_cost(plan, c, measured.get(c.id, rough[c.id] * scale), c.id in measured)
+        for c in plan.cohorts
+    )
+    shares = [
+        cost.seconds * task.models / cohort.models
+        for cohort, cost in zip(plan.cohorts, costs, strict=True)
+        for task in cohort.tasks()
+    ]
+    return PlanCost(costs, workers, makespan(shares, workers) + (_START_S if shares else 0.0))
+
+
+def _cohort_cost(plan: Plan, cohort: Cohort, seconds: float, measured: bool) -> CohortCost:  # noqa: FBT001
+    M, K, P, C = cohort.models, cohort.checkpoints, cohort.params, cohort.classes
+    probes = len(plan.data[cohort.key["data"]].get("probe_indices", ()))
+    tasks = len(list(cohort.tasks()))
+    return CohortCost(
+        cohort=cohort.id,
+        models=M,
+        checkpoints=K,
+        params=P,
+        tasks=tasks,
+        bytes=M * K * (4 * P + 2 * probes * C + 4 * len(METRICS)),
+        shards=tasks * K * (2 if probes else 1),
+        seconds=seconds,
+        measured=measured,
+    )
+
+
+def _measure(plan: Plan, cohort: Cohort, paths: Mapping[str, str], end: float) -> float:
+    """Return the seconds of a cohort, from a few steps and two evaluations of its last group.
+
+    The last group has the longest runs, so that there are steps enough to time.
+    """
+    count = min(cohort.group_rows, cohort.models)
+    runs, total = cohort.runs[-count:], int(cohort.steps[-count:, -1].min())
+    warm, last = min(_WARM_STEPS, total), min(_WARM_STEPS + _STEPS, total)
+    steps = np.tile(np.array([0, warm, last], dtype=np.int64), (count, 1))
+    sample = replace(cohort, runs=runs, steps=steps, epochs=steps.astype(np.float64))
+    with one_thread():
+        trainer = TaskTrainer(
+            plan, sample, Task(cohort.id, 0, 0, count), backend="eager", paths=paths
+        )
+        stamps = [time.monotonic()]
+        for _ in trainer.run():
+            stamps.append(time.monotonic())
+            if stamps[-1] > end and len(stamps) > 2:  # two checkpoints tell something already
+                break
+    groups = -(-cohort.models // cohort.group_rows)
+    evaluation = stamps[1] - stamps[0]
+    taken = warm if len(stamps) == 3 else last - warm
+    a_step = max(stamps[-1] - stamps[-2] - evaluation, 0.0) / max(taken, 1)
+    lengths = cohort.steps[:, -1].reshape(-1)
+    # A group steps until its longest run is over, and runs of like length stand together.
+    longest = sum(
+        int(lengths[i : i + cohort.group_rows].max())
+        for i in range(0, len(lengths), cohort.group_rows)
+    )
+    return a_step * longest + evaluation * groups * cohort.checkpoints

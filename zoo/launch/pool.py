@@ -1,0 +1,238 @@
+"""A pool of worker processes: one thread each, replaced when they die, gone when the parent is."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from zoo.errors import TrainError
+from zoo.launch.schedule import Failed, Schedule
+from zoo.train.plan import Task
+
+__all__ = ["WORKER", "Pool", "worker_environment"]
+
+#: The command of a worker; the parent's process id is added.
+WORKER = (sys.executable, "-m", "zoo.launch.worker_process")
+
+#: Seconds between looks at the clock while nothing happens.
+_TICK_S = 0.25
+#: Workers that die one after the other before they are ready, after which the run is given up.
+_FALSE_STARTS = 3
+#: Bytes of a dead worker's last words that are kept.
+_LAST_WORDS = 8000
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def worker_environment() -> dict[str, str]:
+    """Return the environment of a worker: one thread, and a compiler that starts no others."""
+    single = dict.fromkeys((*_THREAD_VARIABLES, "TORCHINDUCTOR_COMPILE_THREADS"), "1")
+    return {**os.environ, **single}
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A process, what it writes, and what it works on."""
+
+    process: subprocess.Popen[bytes]
+    words: IO[bytes]
+    ready: bool = False
+    task: Task | None = None
+    buffer: bytes = b""
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send one line; a worker that is gone is noticed when its output ends."""
+        assert self.process.stdin is not None
+        with suppress(OSError):
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def lines(self) -> list[dict[str, Any]] | None:
+        """Return the events that have arrived, None at the end of the output."""
+        assert self.process.stdout is not None
+        data = os.read(self.process.stdout.fileno(), 1 << 16)
+        if not data:
+            return None
+        *whole, self.buffer = (self.buffer + data).split(b"\n")
+        return [json.loads(line) for line in whole]
+
+    def last_words(self) -> str:
+        """Return the end of what the worker wrote to standard error."""
+        size = self.words.seek(0, os.SEEK_END)
+        self.words.seek(max(size - _LAST_WORDS, 0))
+        return self.words.read().decode(errors="replace").strip()
+
+    def end(self) -> None:
+        """Kill the process, if it lives, and release what it held."""
+        self.process.kill()  # nothing committed can be lost, so there is nothing to wait for
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.words):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+
+
+@dataclass(slots=True)
+class Pool:
+    """Works through a schedule with N processes.
+
+    Args:
+        store: the store.
+        schedule: the open tasks.
+        workers: N.
+        backend: passed on to :func:`zoo.launch.worker.run_task`.
+        paths: user paths of data sets.
+        on_change: called after each event and about every ``_TICK_S`` seconds.
+        on_failure: called with each task that is given up.
+        command: of a worker.
+    """
+
+    store: Path
+    schedule: Schedule
+    workers: int
+    backend: str = "auto"
+    paths: Mapping[str, str] = field(default_factory=dict)
+    on_change: Callable[[], None] = lambda: None
+    on_failure: Callable[[Failed], None] = lambda failed: None
+    command: Sequence[str] = WORKER
+    _alive: list[_Worker] = field(default_factory=list)
+    _false_starts: int = 0
+    _stop: bool = False
+
+    def run(self) -> bool:
+        """Work until the schedule is empty; return False if a signal asked to stop before.
+
+        Raises:
+            TrainError: workers die before they are ready.
+        """
+        with _stop_signals(self._request_stop), selectors.DefaultSelector() as selector:
+            try:
+                while self.schedule.open and not self._stop:
+                    self._hand_out(selector)
+                    for key, _ in selector.select(_TICK_S):
+                        self._listen(selector, key.data)
+                    self.on_change()
+            finally:
+                for worker in self._alive:
+                    worker.end()
+                self._alive.clear()
+        return not self._stop
+
+    def _request_stop(self) -> None:
+        self._stop = True
+
+    def _hand_out(self, selector: selectors.BaseSelector) -> None:
+        """Give every idle worker a task, and keep as many workers as there is work for."""
+        for worker in self._alive:
+            if worker.ready and worker.task is None:
+                worker.task = self.schedule.next(time.monotonic())
+                if worker.task is None:
+                    return
+                worker.send({"cohort": worker.task.cohort, "index": worker.task.index})
+        wanted = min(self.workers, self.schedule.waiting + self._occupied())
+        while len(self._alive) < wanted:
+            self._start(selector)
+
+    def _occupied(self) -> int:
+        return sum(worker.task is not None for worker in self._alive)
+
+    def _start(self, selector: selectors.BaseSelector) -> None:
+        words = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _Worker.end
+        process = subprocess.Popen(
+            [*self.command, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=words,
+            env=worker_environment(),
+            process_group=0,  # a terminal's Ctrl-C reaches the parent alone
+        )
+        worker = _Worker(process, words)
+        self._alive.append(worker)
+        assert process.stdout is not None
+        selector.register(process.stdout, selectors.EVENT_READ, worker)
+        settings = {"store": str(self.store), "backend": self.backend, "paths": dict(self.paths)}
+        worker.send(settings)
+
+    def _listen(self, selector: selectors.BaseSelector, worker: _Worker) -> None:
+        events = worker.lines()
+        if events is None:
+            assert worker.process.stdout is not None
+            selector.unregister(worker.process.stdout)
+            self._bury(worker)
+            return
+        for event in events:
+            self._heed(worker, event)
+
+    def _heed(self, worker: _Worker, event: Mapping[str, Any]) -> None:
+        kind, task = event["event"], worker.task
+        if kind == "ready":
+            worker.ready = True
+            self._false_starts = 0
+            return
+        assert task is not None
+        if kind == "commit":
+            self.schedule.progress(task, event["committed"])
+            return
+        worker.task = None
+        if kind == "done":
+            self.schedule.finished(task)
+        elif kind == "busy":
+            self.schedule.owned_elsewhere(task, time.monotonic())
+        else:
+            self._broke(task, event["reason"], event["traceback"])
+
+    def _bury(self, worker: _Worker) -> None:
+        """Take leave of a worker that died, and let its task be tried again."""
+        code = worker.process.wait()
+        words = worker.last_words()
+        worker.end()
+        self._alive.remove(worker)
+        if not worker.ready:
+            self._false_starts += 1
+            if self._false_starts >= _FALSE_STARTS:
+                msg = f"workers end before they are ready ({_ending(code)}):\n{words}"
+                raise TrainError(msg)
+        elif worker.task is not None:
+            self._broke(worker.task, f"the worker process {_ending(code)}", words)
+
+    def _broke(self, task: Task, reason: str, traceback: str) -> None:
+        failed = self.schedule.broke(task, reason, traceback)
+        if failed is not None:
+            self.on_failure(failed)
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+@contextmanager
+def _stop_signals(request: Callable[[], None]) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into a request for the block; only the main thread can."""
+    old: dict[signal.Signals, Any] = {}
+    try:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            try:
+                old[name] = signal.signal(name, lambda number, frame: request())
+            except ValueError:  # not the main thread: the caller has its own way to stop
+                break
+        yield
+    finally:
+        for name, handler in old.items():
+            signal.signal(name, handler)

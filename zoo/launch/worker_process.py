@@ -1,0 +1,85 @@
+"""The worker process: ``python -m zoo.launch.worker_process PARENT_PID``.
+
+It is a program and no ``multiprocessing`` child, so that a user's script needs no main guard. Lines
+of JSON come in on standard input, the first with the settings, the others with a task each; lines
+of JSON go out, one an event. It ends when its input ends, and never outlives its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from typing import IO, Any
+
+__all__ = ["main"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent(parent: int) -> None:
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+
+
+def _read_lines(lines: queue.SimpleQueue[dict[str, Any]]) -> None:
+    """Queue the input; its end means that the parent wants, or is, an end."""
+    for line in sys.stdin:
+        lines.put(json.loads(line))
+    os._exit(0)
+
+
+def _event_stream() -> IO[str]:
+    """Return standard output for events alone: what libraries print goes to standard error."""
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    return stream
+
+
+def main() -> None:
+    """Serve tasks until the input ends."""
+    _die_with_parent(int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
+    events = _event_stream()
+    lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
+
+    from zoo.launch.worker import run_task
+    from zoo.store import read_plan
+    from zoo.train.memory import keep_freed_memory
+
+    def tell(**event: Any) -> None:
+        events.write(json.dumps(event) + "\n")
+
+    keep_freed_memory()
+    settings = lines.get()
+    plan = read_plan(settings["store"])
+    tasks = {(task.cohort, task.index): task for task in plan.tasks()}
+    tell(event="ready")
+    while True:
+        order = lines.get()
+        try:
+            outcome = run_task(
+                settings["store"],
+                plan,
+                tasks[order["cohort"], order["index"]],
+                backend=settings["backend"],
+                paths=settings["paths"],
+                on_commit=lambda committed: tell(event="commit", committed=committed),
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent records it
+            reason = f"{type(error).__name__}: {error}"
+            tell(event="error", reason=reason, traceback=traceback.format_exc())
+        else:
+            tell(event=outcome)
+
+
+if __name__ == "__main__":
+    main()
