@@ -16,7 +16,15 @@ from torch import Tensor
 from zoo.registry import Registry
 from zoo.train.step import Inputs, Recipe, State, advance
 
-__all__ = ["BACKENDS", "PRECISIONS", "can_compile", "conv_form", "eager_recipe", "step_function"]
+__all__ = [
+    "BACKENDS",
+    "PRECISIONS",
+    "can_compile",
+    "conv_form",
+    "eager_recipe",
+    "exact_gpu_arithmetic",
+    "step_function",
+]
 
 BACKENDS = ("eager", "compiled", "reference")
 
@@ -46,14 +54,28 @@ def conv_form(backend: str) -> str:
     return "im2col" if backend == "compiled" else "grouped"
 
 
+def exact_gpu_arithmetic() -> None:
+    """Turn off what makes a GPU's float32 inexact or its choice of algorithm a matter of timing."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
 def eager_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe as eager evaluation runs it."""
     return replace(recipe, conv=conv_form("eager"))
 
 
-def step_function(recipe: Recipe, backend: str) -> Take:
-    """Return the step of a recipe on the ``"eager"`` or ``"compiled"`` backend."""
-    return _compiled(recipe) if backend == "compiled" else _eager(recipe)
+def step_function(recipe: Recipe, backend: str, *, device: str = "cpu") -> Take:
+    """Return the step of a recipe on the ``"eager"`` or ``"compiled"`` backend.
+
+    Args:
+        recipe: what the models share.
+        backend: how to run it.
+        device: type of the device that it will run on.
+    """
+    return _compiled(recipe, device) if backend == "compiled" else _eager(recipe)
 
 
 def _eager(recipe: Recipe) -> Take:
@@ -67,7 +89,7 @@ def _eager(recipe: Recipe) -> Take:
     return take
 
 
-def _compiled(recipe: Recipe) -> Take:
+def _compiled(recipe: Recipe, device: str) -> Take:
     count = len(recipe.optimizer.moments)
 
     def flat(*tensors: Tensor) -> None:
@@ -82,7 +104,7 @@ def _compiled(recipe: Recipe) -> Take:
             old.copy_(moment)
 
     compiled: Any = torch.compile(
-        _own_code(flat), dynamic=False, fullgraph=True, options={"cpp_wrapper": True}
+        _own_code(flat), dynamic=False, fullgraph=True, options={"cpp_wrapper": device == "cpu"}
     )
 
     def take(

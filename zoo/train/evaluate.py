@@ -40,18 +40,17 @@ def evaluate(
     p = network.views(slab)
     mode = Mode(training=False, conv=conv)
     count = x.shape[0] if ids is None else ids.shape[1]
-    loss = torch.zeros(G, dtype=torch.float64)
-    correct = torch.zeros(G, dtype=torch.float64)
-    total = torch.zeros(G, dtype=torch.float64)
+    loss = torch.zeros(G, dtype=torch.float64, device=slab.device)
+    correct, total = torch.zeros_like(loss), torch.zeros_like(loss)
     for start in _chunks(count):
         if ids is None:
-            part = torch.arange(start, start + CHUNK)
+            part = torch.arange(start, start + CHUNK, device=slab.device)
             valid = (part < count).expand(G, CHUNK)
             part = part.clamp(max=count - 1)
             xs = x[part].expand(G, *(CHUNK, *x.shape[1:]))
             ys = labels[:, part].expand(G, CHUNK)
         else:
-            part = torch.full((G, CHUNK), -1)
+            part = torch.full((G, CHUNK), -1, device=slab.device)
             width = min(CHUNK, count - start)
             part[:, :width] = ids[:, start : start + width]
             valid = part >= 0

@@ -55,6 +55,7 @@ def make_group(
         subset: whether the cohort's runs train on parts of the training set.
     """
     short = size - len(runs)
+    device = data.train.device
     padded = (*runs, *(runs[-1],) * short)
     steps = np.concatenate([steps, np.repeat(steps[-1:], short, axis=0)])
     count = data.prepared.train_x.shape[0]
@@ -75,15 +76,17 @@ def make_group(
     )
     inputs = Inputs(
         x=data.train,
-        labels=torch.from_numpy(labels),
-        smoothing=_floats(padded, "label_smoothing"),
-        rate=_floats(padded, "dropout"),
-        dropout_seed=_ints(padded, "dropout_seed"),
-        augment_seed=_ints(padded, "augment_seed"),
-        strength=_floats(padded, "augment_strength"),
+        labels=torch.from_numpy(labels).to(device),
+        smoothing=_floats(padded, "label_smoothing").to(device),
+        rate=_floats(padded, "dropout").to(device),
+        dropout_seed=_ints(padded, "dropout_seed").to(device),
+        augment_seed=_ints(padded, "augment_seed").to(device),
+        strength=_floats(padded, "augment_strength").to(device),
     )
     order = DataOrder(padded, subsets)
-    return Group(padded, steps, len(runs), inputs, order, _padded_ids(subsets))
+    ids = _padded_ids(subsets)
+    ids = None if ids is None else ids.to(device)
+    return Group(padded, steps, len(runs), inputs, order, ids)
 
 
 def _floats(runs: Sequence[RunSpec], name: str) -> Tensor:

@@ -31,6 +31,7 @@ def stacked_segment(
     Returns:
         Learning rate, gradient norm and update norm of each model's last step, each ``[G]``.
     """
+    device = state.slab.device
     last = stop - 1
     before = state.slab.clone()
     counts = stop - start
@@ -43,20 +44,22 @@ def stacked_segment(
         live = torch.from_numpy(numbers < stop)
         numbers = np.minimum(numbers, last)
         final = torch.from_numpy(numbers == last) & live
+        ending = final.any(1).tolist()
+        live, final = live.to(device), final.to(device)
         steps = zip(
-            torch.from_numpy(group.order.block(numbers)).unbind(),
-            coefficient_table(recipe.optimizer, group.runs, numbers).unbind(),
+            torch.from_numpy(group.order.block(numbers)).to(device).unbind(),
+            coefficient_table(recipe.optimizer, group.runs, numbers).to(device).unbind(),
             live.unbind(),
-            torch.from_numpy(numbers).unbind(),
-            final.any(1).tolist(),
+            torch.from_numpy(numbers).to(device).unbind(),
+            ending,
             final.unbind(),
             strict=True,
         )
-        for ids, table, alive, number, ending, done in steps:
-            if ending:
+        for ids, table, alive, number, ends, done in steps:
+            if ends:
                 before = torch.where(done.unsqueeze(1), state.slab, before)
             take(state, group.inputs, ids, table, alive, number)
-            if ending and early is not None:
+            if ends and early is not None:
                 early.keep(state, done)
     if early is not None:
         early.restore(state)
@@ -98,8 +101,10 @@ def last_step(
         before: ``[G, P]`` each model's row before its last step.
         last: ``[G]`` number of that step.
     """
-    ids = torch.from_numpy(group.order.block(last[None]))[0]
-    _, grad, _ = gradient(eager_recipe(recipe), before, group.inputs, ids, torch.from_numpy(last))
+    device = state.slab.device
+    ids = torch.from_numpy(group.order.block(last[None]))[0].to(device)
+    number = torch.from_numpy(last).to(device)
+    _, grad, _ = gradient(eager_recipe(recipe), before, group.inputs, ids, number)
     trained = recipe.network.layout.trained
     moved = state.slab[:, :trained] - before[:, :trained]
     return {
@@ -110,6 +115,6 @@ def last_step(
 
 
 def current_rates(group: Group, steps: Steps) -> Tensor:
-    """Return each model's learning rate at its own step ``[G]``, as float64."""
+    """Return each model's learning rate at its own step ``[G]``, as float64 on the CPU."""
     rates = [learning_rates(run, steps[g : g + 1])[0] for g, run in enumerate(group.runs)]
     return torch.tensor(rates, dtype=torch.float64)

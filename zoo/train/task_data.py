@@ -63,8 +63,10 @@ def _prepared(name: str, path: str | None, normalization: str) -> PreparedData:
     return prepare(load(name, path=path), normalization)
 
 
-def task_data(plan: Plan, cohort: Cohort, network: Network, paths: Mapping[str, str]) -> TaskData:
-    """Load, check, normalise and lay out a cohort's data set.
+def task_data(
+    plan: Plan, cohort: Cohort, network: Network, paths: Mapping[str, str], device: torch.device
+) -> TaskData:
+    """Load, check, normalise and lay out a cohort's data set on a device.
 
     Raises:
         DataError: it is not the one that was planned with.
@@ -72,8 +74,8 @@ def task_data(plan: Plan, cohort: Cohort, network: Network, paths: Mapping[str, 
     name = str(cohort.key["data"])
     check_fingerprint(plan, name, paths)
     prepared = _prepared(name, paths.get(name), str(cohort.key["normalization"]))
-    train = _tensor(prepared.train_x)
-    test = _tensor(prepared.test_x)
+    train = _tensor(prepared.train_x).to(device)
+    test = _tensor(prepared.test_x).to(device)
     stacked = network.inputs(train)
     probes = plan.data[name]["probe_indices"]
     return TaskData(
@@ -82,7 +84,7 @@ def task_data(plan: Plan, cohort: Cohort, network: Network, paths: Mapping[str, 
         train=stacked if cohort.key["augmentation"] == "none" else train,
         train_eval=stacked,
         test=network.inputs(test),
-        test_y=_tensor(prepared.test_y),
+        test_y=_tensor(prepared.test_y).to(device),
         probe=network.inputs(test[probes]) if probes else None,
     )
 

@@ -13,7 +13,13 @@ from torch import Tensor
 from zoo.architectures import build, initial_row
 from zoo.errors import TrainError
 from zoo.optim import OPTIMIZERS
-from zoo.train.backends import BACKENDS, PRECISIONS, conv_form, step_function
+from zoo.train.backends import (
+    BACKENDS,
+    PRECISIONS,
+    conv_form,
+    exact_gpu_arithmetic,
+    step_function,
+)
 from zoo.train.checkpoint import METRICS, Checkpoint, ResumePoint
 from zoo.train.evaluate import evaluate, probe_logits
 from zoo.train.group import Group, make_group
@@ -39,6 +45,7 @@ class TaskTrainer:
         cohort: the task's cohort.
         task: the rows.
         backend: ``"auto"`` takes the cohort's own.
+        device: a torch device; the bits of a run hold for one type of device.
         paths: user paths of data sets.
 
     Raises:
@@ -53,10 +60,14 @@ class TaskTrainer:
         task: Task,
         *,
         backend: str = "auto",
+        device: str = "cpu",
         paths: Mapping[str, str] | None = None,
     ) -> None:
         self.cohort = cohort
         self.task = task
+        self.device = torch.device(device)
+        if self.device.type == "cuda":
+            exact_gpu_arithmetic()
         self.backend = cohort.backend if backend == "auto" else backend
         if self.backend not in BACKENDS:
             msg = f"unknown backend {backend!r}; allowed: auto, {', '.join(BACKENDS)}"
@@ -74,8 +85,8 @@ class TaskTrainer:
             conv=conv_form(self.backend),
             dropout=bool(cohort.key["has_dropout"]),
         )
-        self.data = task_data(plan, cohort, network, paths or {})
-        self.take = step_function(self.recipe, self.backend)
+        self.data = task_data(plan, cohort, network, paths or {}, self.device)
+        self.take = step_function(self.recipe, self.backend, device=self.device.type)
         self.groups = self._make_groups()
 
     def _make_groups(self) -> list[Group]:
@@ -116,7 +127,7 @@ class TaskTrainer:
             initial_row(layout, init=r.init, scale=r.init_scale, seed=int(r.init_seed or 0))
             for r in group.runs
         ]
-        return torch.from_numpy(np.stack(rows))
+        return torch.from_numpy(np.stack(rows)).to(self.device)
 
     def _states(self, origins: list[Tensor], resume: ResumePoint | None) -> list[State]:
         """Return one state a group: fresh, or as the resume point left it."""
@@ -125,15 +136,16 @@ class TaskTrainer:
         for group, origin in zip(self.groups, origins, strict=True):
             slab = origin.clone()
             shape = (slab.shape[0], self.cohort.layout.trained)
-            moments = tuple(torch.zeros(shape) for _ in self.recipe.optimizer.moments)
-            diverged = torch.full((slab.shape[0],), -1, dtype=torch.int64)
+            names = self.recipe.optimizer.moments
+            moments = tuple(torch.zeros(shape, device=self.device) for _ in names)
+            diverged = torch.full((slab.shape[0],), -1, dtype=torch.int64, device=self.device)
             own = slice(start, start + group.real)
             if resume is not None:
                 slab[: group.real] = _tensor(resume.weights[own])
                 diverged[: group.real] = _tensor(resume.diverged_step[own])
-                for name, moment in zip(self.recipe.optimizer.moments, moments, strict=True):
+                for name, moment in zip(names, moments, strict=True):
                     moment[: group.real] = _tensor(resume.arrays[name][own])
-            active = (diverged < 0) & (torch.arange(slab.shape[0]) < group.real)
+            active = (diverged < 0) & (torch.arange(len(slab), device=self.device) < group.real)
             states.append(State(slab, moments, active, diverged))
             start += group.real
         return states
@@ -162,7 +174,7 @@ class TaskTrainer:
         # A model can overflow on the last step before a checkpoint, where no later loss shows it.
         healthy = torch.isfinite(columns["train_loss"] + columns["test_loss"])
         healthy &= torch.isfinite(state.slab).all(1)
-        steps = torch.from_numpy(group.steps[:, k])
+        steps = torch.from_numpy(group.steps[:, k]).to(self.device)
         late = state.active & ~healthy
         state.diverged.copy_(torch.where(late, steps, state.diverged))
         state.active.copy_(state.active & ~late)
@@ -188,7 +200,7 @@ class TaskTrainer:
         """Gather the groups' real rows; what a diverged model left behind becomes NaN."""
 
         def gather(tensors: list[Tensor]) -> NDArray[Any]:
-            kept = [t[: g.real] for t, g in zip(tensors, self.groups, strict=True)]
+            kept = [t[: g.real].cpu() for t, g in zip(tensors, self.groups, strict=True)]
             return torch.cat(kept).numpy()
 
         diverged = gather([s.diverged for s in states])
