@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import fabricated_store as fab
 import pytest
 
@@ -19,8 +21,15 @@ def empty(tmp_path, plan):
     return path
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory, plan):
+    path = tmp_path_factory.mktemp("template") / "x.zarr"
+    create_store(path, plan, sweep_toml=fab.SWEEP, provenance={"command": ["zoo", "run"]})
+    fab.fill(path, plan)
+    return path
+
+
 @pytest.fixture
-def full(empty, plan):
+def full(tmp_path, template):
     """A store with everything trained."""
-    fab.fill(empty, plan)
-    return empty
+    return shutil.copytree(template, tmp_path / "x.zarr")

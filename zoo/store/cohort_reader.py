@@ -240,7 +240,9 @@ class CohortReader:
         path = self._paths.shard(task, spec.name, k, len(spec.shape))
         key = (spec.name, task.index, k)
         index = self._indexes.get(key)
-        if index is None:
+        if index is not None:
+            self._indexes.move_to_end(key)
+        else:
             index = self._indexes[key] = read_index(path, form)
             while len(self._indexes) > _CACHED_INDEXES:
                 self._indexes.popitem(last=False)
