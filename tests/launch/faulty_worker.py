@@ -1,0 +1,52 @@
+"""A worker that sleeps or dies after chosen commits; the first argument names the faults (JSON).
+
+``sleep``: seconds after every commit. ``die_at``: commit k after which the process kills itself,
+once a task where ``once`` is set. ``task``: only this index of this cohort, ``[cohort, index]``.
+``raise_at``: commit k after which an exception is raised. ``before``: fault before the commit.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def main():
+    faults = json.loads(Path(sys.argv.pop(1)).read_text())
+    log = Path(faults["log"])
+
+    def note(*words):
+        with log.open("a") as file:
+            file.write(" ".join(map(str, words)) + "\n")
+
+    import zoo.launch.worker as worker
+    from zoo.launch import worker_process
+    from zoo.store import TaskWriter
+
+    note("start", os.getpid())
+
+    class Faulty(TaskWriter):
+        def commit(self, checkpoint):
+            k, task = checkpoint.index, self.task
+            meant = faults.get("task", [task.cohort, task.index]) == [task.cohort, task.index]
+            if not faults.get("before"):
+                super().commit(checkpoint)
+            time.sleep(faults.get("sleep", 0))
+            mark = log.with_name(f"{task.cohort}-{task.index}")
+            if meant and k == faults.get("die_at") and not (faults.get("once") and mark.exists()):
+                mark.touch()
+                note("die", task.cohort, task.index, k)
+                os.kill(os.getpid(), signal.SIGKILL)
+            if meant and k == faults.get("raise_at"):
+                note("raise", task.cohort, task.index, k)
+                raise RuntimeError(f"broken on purpose at {k}")
+            if faults.get("before"):
+                super().commit(checkpoint)
+
+    worker.TaskWriter = Faulty
+    worker_process.main()
+
+
+main()

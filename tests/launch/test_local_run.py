@@ -1,0 +1,206 @@
+"""``zoo.run`` on one machine: again, further, elsewhere, with failures; always the same bits."""
+
+from __future__ import annotations
+
+import copy
+import sys
+
+import numpy as np
+import pytest
+
+import zoo.launch.worker as worker_module
+from zoo.errors import DataError, SpecError, StoreError, TrainError
+from zoo.launch.local import run
+from zoo.launch.status import store_status
+from zoo.spec import Sweep
+from zoo.store import StoreReader, content_hash, is_store, read_plan, task_states, verify_store
+from zoo.train.trainer import TaskTrainer
+
+
+def files(path):
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_changes_no_bit(sweep, tmp_path, workers, clean_hash, tasks):
+    summary = run(sweep, tmp_path / "z.zarr", workers=workers)
+    assert summary.complete
+    assert not summary.stopped
+    assert (summary.models, summary.trained, summary.tasks) == (82, 82, tasks)
+    assert summary.workers == workers
+    assert summary.to_json()["status"] == {"done": 82}
+    assert content_hash(tmp_path / "z.zarr") == clean_hash
+
+
+def test_again_does_nothing(sweep, sweep_file, clean):
+    before = files(clean)
+    for source in (sweep, sweep_file, clean):
+        summary = run(source, None if source is clean else clean)
+        assert summary.complete
+        assert (summary.trained, summary.tasks, summary.workers) == (0, 0, 0)
+    assert {p: v for p, v in files(clean).items() if p in before} == before
+
+
+def test_progress_ends_at_all_models(sweep, tmp_path):
+    told = []
+    run(sweep, tmp_path / "z.zarr", workers=0, progress=told.append)
+    done = [state.done for state in told]
+    assert done == sorted(done)
+    assert done[0] == 0
+    assert done[-1] == told[-1].models == 82
+    assert len(set(done)) > 20  # it moves with checkpoints, not only with tasks
+    assert [state.ended for state in told].count(True) == 1
+    assert told[-1].ended
+
+
+def test_limit_then_the_rest(sweep, tmp_path, clean_hash):
+    path = tmp_path / "z.zarr"
+    first = run(sweep, path, workers=0, limit=2)
+    assert first.tasks == 2
+    assert first.stopped
+    assert not first.complete
+    second = run(path, workers=0)
+    assert second.complete
+    assert first.trained + second.trained == 82
+    assert content_hash(path) == clean_hash
+    assert run(sweep, path, limit=0).complete
+
+
+def test_more_runs_extend_and_move_nothing(tables, sweep, tmp_path):
+    path = tmp_path / "z.zarr"
+    run(sweep, path, workers=0)
+    cohorts = [c.id for c in read_plan(path).cohorts]
+    before = {p: v for p, v in files(path).items() if any(c in p.parts for c in cohorts)}
+    more = copy.deepcopy(tables)
+    more["block"][0]["grid"]["seed"] = [0, 1, 2, 3, 4]
+    more["block"][0]["grid"]["width"] = [4, 8, 12]
+    summary = run(Sweep.from_dict(more), path, workers=0)
+    assert summary.complete
+    assert summary.models == 3 * 2 * 5 + 70
+    assert summary.trained == summary.models - 82
+    after = files(path)
+    assert {p: after[p] for p in before} == before
+    assert [c.id for c in read_plan(path).cohorts][: len(cohorts)] == cohorts
+    # the smaller sweep is in the store, and finds nothing to do
+    assert run(sweep, path).trained == 0
+    assert verify_store(path).problems == ()
+
+
+def test_a_store_keeps_its_checkpoint_plan_and_backend(tables, sweep, clean):
+    other = Sweep.from_dict({**tables, "record": {"steps": [0, 24], "probe_size": 8}})
+    with pytest.raises(SpecError, match="checkpoint plan") as error:
+        run(other, clean, backend="reference")
+    assert len(error.value.problems) == 2
+    assert "another backend" in str(error.value)
+    with pytest.raises(SpecError, match="keeps the backend"):
+        run(clean, backend="reference")
+    with pytest.raises(SpecError, match="finished where it is"):
+        run(clean, clean.with_name("other.zarr"))
+    assert not is_store(clean.with_name("other.zarr"))
+
+
+def test_bad_arguments_come_in_one_error(sweep, tmp_path):
+    with pytest.raises(SpecError) as error:
+        run(sweep, tmp_path / "z.zarr", workers=-1, limit=-2)
+    assert [p.field for p in error.value.problems] == ["workers", "limit"]
+    with pytest.raises(SpecError, match="give --out"):
+        run(sweep)
+    with pytest.raises(SpecError, match="unknown backend"):
+        run(sweep, tmp_path / "z.zarr", backend="abacus")
+    assert not (tmp_path / "z.zarr").exists()
+
+
+def test_something_else_is_in_the_way(sweep, tmp_path):
+    (tmp_path / "z.zarr").write_text("my thesis")
+    with pytest.raises(StoreError, match="something else"):
+        run(sweep, tmp_path / "z.zarr", workers=0)
+    assert (tmp_path / "z.zarr").read_text() == "my thesis"
+
+
+def own_data(path, seed):
+    draw = np.random.default_rng(seed)
+    arrays = {}
+    for part, n in (("train", 64), ("test", 32)):
+        arrays[f"{part}_x"] = draw.normal(size=(n, 5)).astype(np.float32)
+        arrays[f"{part}_y"] = np.arange(n) % 3
+    np.savez(path, **arrays)
+
+
+def test_changed_data_are_refused(tmp_path):
+    file = tmp_path / "own.npz"
+    own_data(file, 0)
+    tables = {
+        "name": "own",
+        "base": {"data": "npz:own", "steps": 4, "width": 4, "batch_size": 16},
+        "grid": {"seed": [0, 1]},
+        "record": {"steps": [0, 2, 4]},
+        "paths": {"npz:own": str(file)},
+    }
+    sweep = Sweep.from_dict(tables)
+    assert run(sweep, tmp_path / "z.zarr", workers=1).complete
+    own_data(file, 1)
+    before = content_hash(tmp_path / "z.zarr")
+    with pytest.raises(DataError, match=r"z\.zarr.*npz:own.*has changed"):
+        run(sweep, tmp_path / "z.zarr")
+    more = Sweep.from_dict({**tables, "grid": {"seed": [0, 1, 2]}})
+    with pytest.raises(DataError, match="has changed"):
+        run(more, tmp_path / "z.zarr")
+    assert content_hash(tmp_path / "z.zarr") == before
+
+
+def test_a_failing_task_is_recorded_and_the_others_are_done(sweep, tmp_path, monkeypatch):
+    path = tmp_path / "z.zarr"
+    attempts = []
+
+    class Broken(TaskTrainer):
+        def run(self, resume=None):
+            if self.cohort.key["width"] == 8 and self.cohort.key["batch_size"] == 32:
+                attempts.append(self.task)
+                raise ValueError("the sky fell")
+            return super().run(resume)
+
+    monkeypatch.setattr(worker_module, "TaskTrainer", Broken)
+    summary = run(sweep, path, workers=0)
+    assert len(attempts) == 3
+    assert not summary.complete
+    assert not summary.stopped
+    assert summary.status == {"done": 79, "failed": 3}
+    assert [f.task for f in summary.failures] == attempts[:1]
+    assert summary.failures[0].reason == "ValueError: the sky fell"
+    (failure,) = StoreReader(path).failures()
+    assert failure.reason == "ValueError: the sky fell"
+    assert "test_local_run.py" in failure.traceback
+    found = store_status(path)
+    assert found.counts["failed"] == 3
+    (line,) = [t for t in found.tasks if t.state == "failed"]
+    assert line.reason == "ValueError: the sky fell"
+    monkeypatch.undo()
+    assert run(sweep, path, workers=0).trained == 3
+    assert store_status(path).complete
+
+
+def test_workers_that_cannot_start_say_why(sweep, tmp_path):
+    command = (sys.executable, "-c", "raise SystemExit('no such luck')")
+    with pytest.raises(TrainError, match="no such luck"):
+        run(sweep, tmp_path / "z.zarr", workers=2, command=command)
+    assert all(state.committed == 0 for state in task_states(tmp_path / "z.zarr"))
+
+
+def test_what_a_worker_raises_reaches_the_record(sweep, tmp_path, misbehaving):
+    task = next(read_plan_of(sweep).tasks())
+    command = misbehaving.command(raise_at=2, before=True, task=[task.cohort, task.index])
+    summary = run(sweep, tmp_path / "z.zarr", workers=2, command=command)
+    # the first attempt made two checkpoints, then three made none
+    assert [e[0] for e in misbehaving.events()].count("raise") == 4
+    (failed,) = summary.failures
+    assert failed.task == task
+    assert failed.reason == "RuntimeError: broken on purpose at 2"
+    (record,) = StoreReader(tmp_path / "z.zarr").failures()
+    assert "broken on purpose" in record.traceback
+    assert record.committed == 2
+
+
+def read_plan_of(sweep):
+    from zoo.train.planner import plan
+
+    return plan(sweep)
