@@ -14,7 +14,7 @@ from zoo.data import noisy_labels, training_subset
 from zoo.optim.base import Optimizer
 from zoo.spec.run import RunSpec
 from zoo.train.batches import DataOrder
-from zoo.train.schedule import learning_rates
+from zoo.train.schedule import group_rates
 from zoo.train.step import Inputs
 from zoo.train.task_data import TaskData
 
@@ -112,7 +112,7 @@ def coefficient_table(
     optimizer: Optimizer, runs: Sequence[RunSpec], steps: NDArray[np.int64]
 ) -> Tensor:
     """Return the optimizer's coefficients for steps ``[T, G]`` as ``[T, n, G, 1]`` float32."""
-    lr = np.stack([learning_rates(run, steps[:, g]) for g, run in enumerate(runs)], axis=1)
+    lr = group_rates(runs, steps)
     columns = optimizer.table(runs, lr, steps + 1)
     table = np.stack([np.broadcast_to(columns[n], lr.shape) for n in optimizer.coefficients], 1)
     return torch.from_numpy(table.astype(np.float32)).unsqueeze(-1)

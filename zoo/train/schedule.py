@@ -6,7 +6,7 @@ needs no schedule state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from zoo.registry import Registry
 from zoo.spec.run import RunSpec
 
-__all__ = ["SCHEDULES", "Schedule", "learning_rates"]
+__all__ = ["SCHEDULES", "Schedule", "group_rates", "learning_rates"]
 
 Steps = NDArray[np.int64]
 Factor = NDArray[np.float64]
@@ -85,6 +85,23 @@ SCHEDULES.register("cosine")(Schedule(cosine, {"warmup": 0.0, "lr_final": 0.0}))
 SCHEDULES.register("one_cycle")(
     Schedule(one_cycle, {"pct_start": 0.3, "div_factor": 25.0, "lr_final": 4e-6})
 )
+
+
+def group_rates(runs: Sequence[RunSpec], steps: Steps) -> Factor:
+    """Return the learning rates ``[T, G]`` of G runs at steps ``[T, G]``.
+
+    Runs with one schedule at the same steps, which is the usual group, share its evaluation.
+    """
+    even = bool((steps == steps[:, :1]).all())
+    shared: dict[tuple[object, ...], Factor] = {}
+    rates = np.empty(steps.shape)
+    for g, run in enumerate(runs):
+        schedule = SCHEDULES[run.schedule]
+        key = (run.schedule, run.steps, *(getattr(run, name) for name in schedule.fields))
+        if not even or key not in shared:
+            shared[key] = schedule.factor(run, steps[:, g], run.steps or 0)
+        rates[:, g] = run.lr * shared[key]
+    return rates
 
 
 def learning_rates(run: RunSpec, steps: Steps) -> Factor:
