@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +115,6 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture(scope="session")
 def is_alive():
-    if not os.path.isdir("/proc/self"):
+    if not Path("/proc/self").is_dir():
         pytest.skip("needs /proc")
     return alive

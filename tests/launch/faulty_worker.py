@@ -1,8 +1,8 @@
 """A worker that sleeps or dies after chosen commits; the first argument names the faults (JSON).
 
-``sleep``: seconds after every commit. ``die_at``: commit k after which the process kills itself,
-once a task where ``once`` is set. ``task``: only this index of this cohort, ``[cohort, index]``.
-``raise_at``: commit k after which an exception is raised. ``before``: fault before the commit.
+``sleep``: seconds after every commit. ``die_at``: commits k after which the process kills itself,
+once for each task and k where ``once`` is set. ``raise_at``: commit k after which an exception is
+raised. ``before``: the fault comes before the commit. ``task``: only here, ``[cohort, index]``.
 """
 
 import json
@@ -34,8 +34,12 @@ def main():
             if not faults.get("before"):
                 super().commit(checkpoint)
             time.sleep(faults.get("sleep", 0))
-            mark = log.with_name(f"{task.cohort}-{task.index}")
-            if meant and k == faults.get("die_at") and not (faults.get("once") and mark.exists()):
+            mark = log.with_name(f"{task.cohort}-{task.index}-{k}")
+            if (
+                meant
+                and k in faults.get("die_at", [])
+                and not (faults.get("once") and mark.exists())
+            ):
                 mark.touch()
                 note("die", task.cohort, task.index, k)
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -215,6 +215,10 @@ def _add_reading(verbs: Any) -> None:
     query.add_argument("--csv", action="store_true", help="print CSV")
     _json(query)
 
+    _add_summaries(verbs)
+
+
+def _add_summaries(verbs: Any) -> None:
     info = _verb(verbs, "info", "zoo.cli.reading:info", "show what a store holds")
     _store(info)
     info.add_argument("--columns", action="store_true", help="list every column and its meaning")

@@ -101,7 +101,7 @@ def plan_cost(
         plan: the plan.
         workers: processes.
         paths: user paths of data sets.
-        budget_s: seconds of measuring, about; 0 = measure nothing.
+        budget_s: seconds of measuring, about; 0 = measure nothing, otherwise at least one.
 
     Raises:
         DataError: a data set is missing, or not the one that was planned with.
@@ -110,7 +110,7 @@ def plan_cost(
     measured: dict[str, float] = {}
     end = time.monotonic() + budget_s
     for cohort in sorted(plan.cohorts, key=lambda c: rough[c.id], reverse=True):
-        if time.monotonic() >= end:
+        if budget_s <= 0 or (measured and time.monotonic() >= end):
             break
         measured[cohort.id] = _measure(plan, cohort, paths or {}, end)
     ratios = [measured[name] / rough[name] for name in measured if rough[name] > 0]
