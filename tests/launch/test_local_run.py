@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import subprocess
 import sys
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 import zoo.launch.worker as worker_module
 from zoo.errors import DataError, SpecError, StoreError, TrainError
 from zoo.launch.local import run
+from zoo.launch.reproduce import reproduce
 from zoo.launch.status import store_status
 from zoo.spec import Sweep
 from zoo.store import StoreReader, content_hash, is_store, read_plan, task_states, verify_store
+from zoo.train.backends import can_compile
 from zoo.train.trainer import TaskTrainer
 
 
@@ -177,6 +180,39 @@ def test_a_failing_task_is_recorded_and_the_others_are_done(sweep, tmp_path, mon
     monkeypatch.undo()
     assert run(sweep, path, workers=0).trained == 3
     assert store_status(path).complete
+
+
+def test_what_lies_in_the_current_folder_does_not_matter(sweep, tmp_path, monkeypatch):
+    for name in ("queue.py", "zoo.py", "torch.py"):
+        (tmp_path / name).write_text("raise ImportError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    assert run(sweep, "z.zarr", workers=1, limit=1).tasks == 1
+
+
+def test_a_script_needs_no_main_guard(sweep_file, tmp_path, clean_hash):
+    script = tmp_path / "script.py"
+    script.write_text("import zoo\nprint(zoo.run('tiny.toml', 'z.zarr', workers=2).complete)\n")
+    done = subprocess.run(
+        [sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
+    assert content_hash(tmp_path / "z.zarr") == clean_hash
+
+
+@pytest.mark.compile
+@pytest.mark.slow
+def test_compiled_in_two_workers(tables, tmp_path):
+    if not can_compile():
+        pytest.skip("no C++ compiler")
+    sweep = Sweep.from_dict({**tables, "block": tables["block"][:1]})
+    hashes = set()
+    for workers in (1, 2):
+        path = tmp_path / f"{workers}.zarr"
+        assert run(sweep, path, workers=workers, backend="compiled").complete
+        hashes.add(content_hash(path))
+    assert len(hashes) == 1
+    assert {c.backend for c in read_plan(path).cohorts} == {"compiled"}
+    assert reproduce(path, read_plan(path).cohorts[0].run_ids[1]).matches
 
 
 def test_workers_that_cannot_start_say_why(sweep, tmp_path):

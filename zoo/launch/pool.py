@@ -22,8 +22,17 @@ from zoo.train.plan import Task
 
 __all__ = ["WORKER", "Pool", "worker_environment"]
 
+#: Without the current folder on its path (-P), where any file could stand in for a library; but
+#: with the folder that this very package was imported from.
+_BOOT = """
+import sys
+if sys.argv[1] not in sys.path:
+    sys.path.insert(0, sys.argv[1])
+from zoo.launch.worker_process import main
+main()
+"""
 #: The command of a worker; the parent's process id is added.
-WORKER = (sys.executable, "-m", "zoo.launch.worker_process")
+WORKER = (sys.executable, "-P", "-c", _BOOT, str(Path(__file__).parents[2]))
 
 #: Seconds between looks at the clock while nothing happens.
 _TICK_S = 0.25

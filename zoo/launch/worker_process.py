@@ -1,4 +1,4 @@
-"""The worker process: ``python -m zoo.launch.worker_process PARENT_PID``.
+"""The worker process: a program whose last argument is the process id of its parent.
 
 It is a program and no ``multiprocessing`` child, so that a user's script needs no main guard. Lines
 of JSON come in on standard input, the first with the settings, the others with a task each; lines
@@ -45,7 +45,7 @@ def _event_stream() -> IO[str]:
 
 def main() -> None:
     """Serve tasks until the input ends."""
-    _die_with_parent(int(sys.argv[1]))
+    _die_with_parent(int(sys.argv[-1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
     events = _event_stream()
     lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -79,7 +79,3 @@ def main() -> None:
             tell(event="error", reason=reason, traceback=traceback.format_exc())
         else:
             tell(event=outcome)
-
-
-if __name__ == "__main__":
-    main()
