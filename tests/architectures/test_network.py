@@ -1,4 +1,4 @@
-"""The stacked network against the plain module: forward, backward, buffers, every registered part."""
+"""The stacked network against the plain module: forward, backward, buffers, every part."""
 
 from __future__ import annotations
 
