@@ -16,7 +16,7 @@ FILES = sorted(HOUSE.rglob("*.py"))
 #: From the ground to the roof; a room imports only what stands before it.
 ROOMS = (
     "errors", "registry", "seeds", "spec", "data", "kernels", "architectures", "optim", "train",
-    "store", "dataset", "report", "launch", "cli",
+    "diets", "landscape", "store", "phases", "dataset", "report", "launch", "cli",
 )  # fmt: skip
 
 #: Libraries that one room alone may import.
@@ -25,7 +25,7 @@ ONLY_IN = {
     "numcodecs": ["zoo/store/"],
     "google_crc32c": ["zoo/store/"],
     "triton": ["zoo/kernels/"],
-    "submitit": ["zoo/launch/slurm.py"],
+    "submitit": ["zoo/launch/slurm"],
     "h5py": ["zoo/dataset/exports/"],
     "argparse": ["zoo/cli/"],
 }
