@@ -316,7 +316,7 @@ def test_extended_store_is_the_store_of_the_larger_plan(full, plan, tmp_path):
     assert content_hash(full) == content_hash(once)
 
 
-@pytest.mark.parametrize("stop", ["write_group", "fsync_tree", "root_metadata", "write_atomic"])
+@pytest.mark.parametrize("stop", ["write_group", "fsync_tree", "refreshed_root", "write_atomic"])
 def test_killed_extension_is_done_again(full, plan, monkeypatch, stop):
     with monkeypatch.context() as patch:
 

@@ -13,29 +13,42 @@ from zoo.store.create import (
     read_provenance,
     read_sweep,
 )
+from zoo.store.derived import DerivedColumn, derived_columns, publish, read_derived
 from zoo.store.locks import claim_task
 from zoo.store.reader import StoreReader
 from zoo.store.repair import repair_task
+from zoo.store.stages import StageFolder, stage_id
 from zoo.store.states import TaskState, task_states
+from zoo.store.tables import TableColumn, publish_table, read_table, table_names
 from zoo.store.verify import VerifyReport, content_hash, verify_store
 from zoo.store.writer import TaskWriter
 
 __all__ = [
     "CohortReader",
+    "DerivedColumn",
     "Failure",
+    "StageFolder",
     "StoreReader",
+    "TableColumn",
     "TaskState",
     "TaskWriter",
     "VerifyReport",
     "claim_task",
     "content_hash",
     "create_store",
+    "derived_columns",
     "extend_store",
     "is_store",
+    "publish",
+    "publish_table",
+    "read_derived",
     "read_plan",
     "read_provenance",
     "read_sweep",
+    "read_table",
     "repair_task",
+    "stage_id",
+    "table_names",
     "task_states",
     "verify_store",
 ]

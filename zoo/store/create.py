@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import StoreBusyError, StoreCorruptError, StoreError, StoreMissingError
+from zoo.store.added import refreshed_root
 from zoo.store.files import (
     STRAY_SUFFIX,
     ensure_folder,
@@ -183,8 +184,7 @@ def extend_store(path: str | PathLike[str], plan: Plan, *, sweep_toml: str | Non
             shutil.rmtree(paths.group(cohort.id), ignore_errors=True)
             (paths.staging / cohort.id).replace(paths.group(cohort.id))
         fsync_folder(paths.root)
-        creator = read_record(paths.provenance, "provenance")["created_by"]
-        metadata = metadata_bytes(root_metadata(whole, creator))
+        metadata = metadata_bytes(refreshed_root(paths, whole))
         write_atomic(paths.metadata, metadata, staging=paths.records)
         part = len(list(paths.parts()))
         if sweep_toml is not None:

@@ -95,6 +95,15 @@ class StorePaths:
         return self.records / "locks" / task.cohort / f"{task.index}.lock"
 
     @property
+    def tables(self) -> Path:
+        """The group of the derived tables."""
+        return self.root / "tables"
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage's finished parts; ``name`` includes the id of its settings."""
+        return self.records / "stages" / name
+
+    @property
     def extend_lock(self) -> Path:
         """The file that is kept locked while the store is extended."""
         return self.records / "locks" / "extend.lock"

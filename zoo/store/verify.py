@@ -13,10 +13,17 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import StoreCorruptError, StoreError
+from zoo.store.added import added_folders, array_chunks, find_added, planned_part, read_array
 from zoo.store.commits import Commit, committed_count, read_commit, read_failures, read_seal
 from zoo.store.create import existing, read_plan, read_provenance, read_sweep
 from zoo.store.files import STRAY_SUFFIX, checksum, read_bytes
-from zoo.store.groups import cohort_arrays, group_metadata, root_metadata, scalar_metadata
+from zoo.store.groups import (
+    cohort_arrays,
+    group_metadata,
+    metadata_bytes,
+    root_metadata,
+    scalar_metadata,
+)
 from zoo.store.outcomes import outcome_chunks, recorded_until
 from zoo.store.paths import StorePaths
 from zoo.store.schema import ArraySpec, columns, outcome_arrays
@@ -87,6 +94,7 @@ def verify_store(path: str | PathLike[str]) -> VerifyReport:
         _check_columns(check, cohort)
         for task in cohort.tasks():
             _check_task(check, cohort, task, arrays)
+    _check_added(check, plan)
     strays = tuple(_unexpected(check, plan))
     return VerifyReport(check.shards, check.bytes, tuple(check.problems), strays)
 
@@ -110,7 +118,7 @@ def _check_json(check: _Check, path: Path, wanted: Any) -> None:
     except (StoreError, ValueError):
         check.add(path, "is missing or not JSON", _COPY)
         return
-    if found != wanted:
+    if planned_part(found) != wanted:
         check.add(path, "is not the metadata that the plan has", _COPY)
 
 
@@ -141,6 +149,20 @@ def _check_columns(check: _Check, cohort: Cohort) -> None:
             same = np.array_equal(found, values, equal_nan=spec.dtype == "float64")
         if not same:
             check.add(group / name, "has other values than the plan", _COPY)
+
+
+def _check_added(check: _Check, plan: Plan) -> None:
+    """Decode what stages added; it stands in no record, but every chunk has its checksum."""
+    tables = check.paths.tables
+    check.expected |= {*tables.glob("zarr.json"), *tables.glob("*/zarr.json")}
+    for folder in added_folders(check.paths, plan):
+        metadata = find_added(folder)
+        assert metadata is not None
+        check.expected |= {folder / "zarr.json", *array_chunks(folder, metadata)}
+        try:
+            read_array(folder, metadata)
+        except StoreError as error:
+            check.problems.append(f"{error}.")
 
 
 def _check_task(check: _Check, cohort: Cohort, task: Task, arrays: dict[str, ArraySpec]) -> None:
@@ -260,7 +282,8 @@ def first_bad_checkpoint(
 def content_hash(path: str | PathLike[str]) -> str:
     """Return the sha256 over the names and bytes of all Zarr data and metadata, as hex.
 
-    The records under ``_zoo`` (which carry times and hosts) and unfinished files do not count.
+    The records under ``_zoo`` (which carry times and hosts), what stages added, and unfinished
+    files do not count: the hash is of what the sweep and the training alone decide.
 
     Args:
         path: the store.
@@ -269,12 +292,17 @@ def content_hash(path: str | PathLike[str]) -> str:
         StoreMissingError: no store is there.
     """
     paths = existing(path)
+    plan = read_plan(path)
+    added = {*added_folders(paths, plan), paths.tables}
+    groups = {paths.metadata, *(paths.group(cohort.id) / "zarr.json" for cohort in plan.cohorts)}
     digest = hashlib.sha256()
     for file in sorted(p for p in paths.root.rglob("*") if p.is_file()):
         record = paths.records in file.parents and file.name != "zarr.json"
-        if record or file.name.endswith(STRAY_SUFFIX):
+        if record or file.name.endswith(STRAY_SUFFIX) or not added.isdisjoint(file.parents):
             continue
         data = file.read_bytes()
+        if file in groups:
+            data = metadata_bytes(planned_part(json.loads(data)))
         digest.update(f"{paths.name(file)}\0{len(data)}\0".encode())
         digest.update(data)
     return digest.hexdigest()
