@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 
 from zoo.architectures import build
@@ -39,6 +41,11 @@ class MemoryCohort:
         self._weights[~recorded] = np.nan
         self._probe = rng.normal(size=(M, K, PROBE, CLASSES)).astype(np.float16)
         self._probe[~recorded] = np.nan
+
+    derived = MappingProxyType({})
+
+    def read_derived(self, name):
+        raise KeyError(name)
 
     def metric(self, name):
         return self._metrics[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import zarr
 import zoo
 from zoo.errors import DataError, StoreMissingError, UnknownNameError
 from zoo.report import accuracy_plot
-from zoo.store import TaskWriter, claim_task, create_store
+from zoo.store import DerivedColumn, TaskWriter, claim_task, create_store, publish
 from zoo.train.planner import plan as make_plan
 from zoo.train.trainer import TaskTrainer
 
@@ -205,3 +206,40 @@ def test_the_guide_names_every_column(real):
 
 def test_picture_of_the_real_zoo(real, tmp_path):
     assert accuracy_plot(real, tmp_path / "a.png").exists()
+
+
+def test_what_stages_add_can_be_asked_for(folder, tmp_path):
+    path = shutil.copytree(folder / "datasets_out" / "quickstart.zarr", tmp_path / "z.zarr")
+    z = zoo.open(path)
+    before = len(z.columns)
+    first, *others = z.plan.cohorts
+    sharp = np.arange(first.models * first.checkpoints, dtype=np.float64)
+    phase = np.array(["I", "IV-A"] * first.models)[: first.models]
+    publish(
+        path,
+        [
+            DerivedColumn(first.id, "phase", ("model",), phase, "label of the cell"),
+            DerivedColumn(
+                first.id, "sharpness", ("model", "checkpoint"),
+                sharp.reshape(first.models, first.checkpoints), "of the minimum",
+            ),
+            DerivedColumn(first.id, "bits", ("model", "byte"), np.eye(first.models), "no column"),
+        ],
+        stage="test",
+        stage_id="0",
+    )  # fmt: skip
+    assert len(z.columns) == before
+    z.refresh()
+    assert z.columns[before:] == ("phase", "sharpness")
+    view = z.query("phase == 'IV-A' and epoch == -1")
+    assert set(view["cohort"]) == {first.id}
+    assert len(view) == first.models // 2
+    assert view["sharpness"].tolist() == [
+        sharp.reshape(first.models, -1)[row, k]
+        for row, k in zip(view["row"], view["checkpoint"], strict=True)
+    ]
+    assert len(z.query("sharpness >= 0")) == int(z.tables[0].recorded.sum())
+    assert others
+    assert z.runs(columns=["run_id", "phase"])["phase"].tolist().count("") == len(z) - first.models
+    table = z.query("epoch == -1").table(["phase", "sharpness"])
+    assert np.isnan(table["sharpness"]).sum() == len(table) - first.models

@@ -7,7 +7,7 @@ names, so ``lr`` is the run's peak learning rate; the recorded learning rate of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +16,25 @@ from numpy.typing import NDArray
 
 from zoo.dataset.source import CohortSource
 from zoo.errors import QueryError, nearest
-from zoo.spec.run import RunSpec, field_infos
+from zoo.spec.run import field_infos
+from zoo.store.schema import METRIC_ARRAYS, spec_column
 from zoo.train.checkpoint import METRICS
 
-__all__ = ["AXES", "METRIC_COLUMNS", "CohortColumns", "ColumnInfo", "catalogue", "unknown_column"]
+__all__ = [
+    "AXES",
+    "METRIC_COLUMNS",
+    "CohortColumns",
+    "ColumnInfo",
+    "catalogue",
+    "derived_info",
+    "unknown_column",
+]
 
 #: The two axes of a phase diagram; a column each where the sweep names them.
 AXES = ("load", "temperature")
 
 #: Metric name → column name.
-METRIC_COLUMNS = {name: "step_lr" if name == "lr" else name for name in METRICS}
+METRIC_COLUMNS = METRIC_ARRAYS
 
 _METRIC_OF = {column: metric for metric, column in METRIC_COLUMNS.items()}
 
@@ -65,11 +74,35 @@ class ColumnInfo:
     doc: str
 
 
-def catalogue(axes: Mapping[str, str]) -> dict[str, ColumnInfo]:
+#: Axes of a derived array → what it has a value for, if it is a column at all.
+_PER = {("model",): "run", ("model", "checkpoint"): "checkpoint"}
+
+
+def derived_info(sources: Iterable[CohortSource]) -> dict[str, ColumnInfo]:
+    """Return the columns that stages added to any cohort (``phase``, ``lambda_max``, ...)."""
+    found: dict[str, ColumnInfo] = {}
+    for source in sources:
+        for name, metadata in source.derived.items():
+            per = _PER.get(tuple(metadata["dimension_names"]))
+            if per is not None:
+                found.setdefault(name, ColumnInfo(name, per, metadata["attributes"]["long_name"]))
+    return found
+
+
+def _absent(sources: Iterable[CohortSource], name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the values of a derived column in a cohort that no stage has added it to."""
+    kinds = {s.derived[name]["data_type"] for s in sources if name in s.derived}
+    return np.full(shape, "") if kinds == {"string"} else np.full(shape, np.nan)
+
+
+def catalogue(
+    axes: Mapping[str, str], derived: Mapping[str, ColumnInfo] | None = None
+) -> dict[str, ColumnInfo]:
     """Return every column of a zoo, in table order.
 
     Args:
         axes: ``{"load": field, "temperature": field}`` of the sweep, may be empty.
+        derived: what stages added.
     """
     run = dict(_IDENTITY)
     run |= {axis: f"the {axis} axis: {axes[axis]}" for axis in AXES if axis in axes}
@@ -79,7 +112,7 @@ def catalogue(axes: Mapping[str, str]) -> dict[str, ColumnInfo]:
     checkpoint |= {METRIC_COLUMNS[name]: doc for name, doc in METRICS.items()}
     columns = [ColumnInfo(name, "run", doc) for name, doc in run.items()]
     columns += [ColumnInfo(name, "checkpoint", doc) for name, doc in checkpoint.items()]
-    return {column.name: column for column in columns}
+    return {column.name: column for column in columns} | dict(derived or {})
 
 
 def unknown_column(name: str, names: Iterable[str]) -> QueryError:
@@ -88,20 +121,6 @@ def unknown_column(name: str, names: Iterable[str]) -> QueryError:
     close = nearest(name, known)
     hint = f"; did you mean {close!r}?" if close else ""
     return QueryError(f"unknown column {name!r}{hint}; known: {', '.join(known)}")
-
-
-def spec_column(runs: Iterable[RunSpec], name: str) -> NDArray[Any]:
-    """Return one spec field of every run, ``[M]``.
-
-    A numeric or boolean field with a None in it becomes float64, and None becomes NaN.
-    """
-    kind = field_infos()[name].kind
-    values = [getattr(run, name) for run in runs]
-    if kind == "str":
-        return np.array(["" if v is None else v for v in values], dtype=np.str_)
-    if kind == "float" or any(v is None for v in values):
-        return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-    return np.array(values, dtype=np.bool_ if kind == "bool" else np.int64)
 
 
 def positions_from_end(recorded: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -117,10 +136,18 @@ class CohortColumns(Mapping[str, NDArray[Any]]):
         source: the cohort's reader.
         axes: ``{"load": field, "temperature": field}`` of the sweep.
         names: every column name.
+        others: the readers of all cohorts, for derived columns that this one lacks.
     """
 
-    def __init__(self, source: CohortSource, axes: Mapping[str, str], names: Iterable[str]) -> None:
+    def __init__(
+        self,
+        source: CohortSource,
+        axes: Mapping[str, str],
+        names: Iterable[str],
+        others: Sequence[CohortSource] = (),
+    ) -> None:
         self.source = source
+        self._others = tuple(others)
         self.recorded: NDArray[np.bool_] = np.array(source.recorded, dtype=np.bool_)
         self._axes = axes
         self._names = tuple(names)
@@ -168,6 +195,12 @@ class CohortColumns(Mapping[str, NDArray[Any]]):
             "epoch": lambda: cohort.epochs,
             "from_end": lambda: positions_from_end(self.recorded),
         }
-        if name not in makers:
+        if name in makers:
+            return makers[name]()
+        if name in self.source.derived:
+            return self.source.read_derived(name)
+        per = derived_info(self._others).get(name)
+        if per is None:
             raise unknown_column(name, self._names)
-        return makers[name]()
+        shape = (cohort.models, cohort.checkpoints)
+        return _absent(self._others, name, shape if per.per == "checkpoint" else shape[:1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +39,13 @@ class CohortSource(Protocol):
     @property
     def wall_s(self) -> NDArray[np.float64]:
         """``[M]`` seconds of wall time, NaN where nothing is known."""
+
+    @property
+    def derived(self) -> Mapping[str, Mapping[str, Any]]:
+        """Zarr metadata of the arrays that stages added, by name."""
+
+    def read_derived(self, name: str) -> NDArray[Any]:
+        """Return one of these arrays, ``[M, ...]``."""
 
     def metric(self, name: str) -> NDArray[np.float32]:
         """Return ``[M, K]`` of one of :data:`zoo.train.checkpoint.METRICS`."""

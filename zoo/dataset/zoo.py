@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.dataset.columns import CohortColumns, ColumnInfo, catalogue, unknown_column
+from zoo.dataset.columns import CohortColumns, ColumnInfo, catalogue, derived_info, unknown_column
 from zoo.dataset.inputs import prepared_data, probe_inputs
 from zoo.dataset.query import compile_query
 from zoo.dataset.source import StoreSource
@@ -103,7 +103,7 @@ class Zoo:
     @cached_property
     def column_info(self) -> dict[str, ColumnInfo]:
         """Every column with what it means."""
-        return catalogue(self.plan.axes)
+        return catalogue(self.plan.axes, derived_info(self.source.cohorts))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -114,7 +114,8 @@ class Zoo:
     def tables(self) -> tuple[CohortColumns, ...]:
         """The columns of each cohort, read on first use."""
         names = self.columns
-        return tuple(CohortColumns(c, self.plan.axes, names) for c in self.source.cohorts)
+        sources = self.source.cohorts
+        return tuple(CohortColumns(c, self.plan.axes, names, sources) for c in sources)
 
     @cached_property
     def varying(self) -> tuple[str, ...]:

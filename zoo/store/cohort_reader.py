@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from zoo.errors import StoreCorruptError, StoreError, UnknownNameError
 from zoo.spec.run import field_infos
+from zoo.store.added import derived_members, read_array
 from zoo.store.chunks import decode_numbers
 from zoo.store.commits import (
     Commit,
@@ -71,6 +72,7 @@ class CohortReader:
         Raises:
             StoreCorruptError: a record is damaged.
         """
+        self._derived = derived_members(self._paths, self.cohort.id)
         changed = [
             self._refresh_task(task, progress)
             for task, progress in zip(self._tasks, self._progress, strict=True)
@@ -168,6 +170,23 @@ class CohortReader:
             for commit in progress.commits:
                 out[rows, commit.index] = commit.metrics[name]
         return out
+
+    @property
+    def derived(self) -> Mapping[str, Mapping[str, Any]]:
+        """The Zarr metadata of what stages added to this cohort, by name; read at refresh."""
+        return self._derived
+
+    def read_derived(self, name: str) -> NDArray[Any]:
+        """Return a derived array, ``[M, ...]``.
+
+        Raises:
+            UnknownNameError: there is none of this name.
+            StoreCorruptError: it does not match its checksum.
+        """
+        if name not in self._derived:
+            msg = f"no derived array {name!r}; there are: {', '.join(self._derived) or 'none yet'}"
+            raise UnknownNameError(msg)
+        return read_array(self._paths.group(self.cohort.id) / name, self._derived[name])
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return one value a model, ``[M]`` each: spec fields, identity, status and cost."""
