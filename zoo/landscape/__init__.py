@@ -1,0 +1,1 @@
+"""Loss-landscape metrics, one file a metric, batched over the slab."""
