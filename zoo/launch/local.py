@@ -31,7 +31,7 @@ from zoo.store import (
     read_sweep,
     task_states,
 )
-from zoo.train.plan import Plan
+from zoo.train.plan import Plan, Task
 
 __all__ = ["RunSummary", "run"]
 
@@ -60,7 +60,7 @@ class RunSummary:
     seconds: float
     workers: int
     stopped: bool
-    failures: tuple[Failed, ...] = field(default=())
+    failures: tuple[Failed[Task], ...] = field(default=())
 
     @property
     def complete(self) -> bool:
@@ -212,7 +212,7 @@ class _Tracker:
         self,
         plan: Plan,
         states: Sequence[TaskState],
-        schedule: Schedule,
+        schedule: Schedule[Task],
         progress: Reporter | None,
     ) -> None:
         self.models = plan.models
@@ -249,7 +249,7 @@ class _Tracker:
         )
 
 
-def _record_failure(path: Path, plan: Plan, failed: Failed) -> None:
+def _record_failure(path: Path, plan: Plan, failed: Failed[Task]) -> None:
     """Write why a task was given up, unless it is somebody else's by now or the disk refuses."""
     with contextlib.suppress(StoreError), claim_task(path, failed.task) as owned:
         if owned:
@@ -258,12 +258,12 @@ def _record_failure(path: Path, plan: Plan, failed: Failed) -> None:
 
 
 def _run_here(
-    path: Path, plan: Plan, schedule: Schedule, paths: Mapping[str, str], tracker: _Tracker
+    path: Path, plan: Plan, schedule: Schedule[Task], paths: Mapping[str, str], tracker: _Tracker
 ) -> None:
     """Work through the schedule in this process."""
     for task in _tasks(schedule):
 
-        def on_commit(committed: int, task: Any = task) -> None:
+        def on_commit(committed: int, task: Task = task) -> None:
             schedule.progress(task, committed)
             tracker.report()
 
@@ -282,7 +282,7 @@ def _run_here(
         tracker.report()
 
 
-def _tasks(schedule: Schedule) -> Iterator[Any]:
+def _tasks(schedule: Schedule[Task]) -> Iterator[Task]:
     while schedule.open:
         task = schedule.next(time.monotonic())
         if task is None:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
 from zoo.errors import TrainError
-from zoo.launch.schedule import Failed, Schedule
+from zoo.launch.schedule import Failed, Part, Schedule
 from zoo.train.plan import Task
 
 __all__ = ["WORKER", "Pool", "worker_environment"]
@@ -49,14 +49,24 @@ def worker_environment() -> dict[str, str]:
     return {**os.environ, **single}
 
 
+T = TypeVar("T", Task, Part)
+
+
+def _order(task: Task | Part) -> dict[str, Any]:
+    """Return a task as a worker is told of it."""
+    if isinstance(task, Part):
+        return {"part": task.key}
+    return {"cohort": task.cohort, "index": task.index}
+
+
 @dataclass(slots=True)
-class _Worker:
+class _Worker(Generic[T]):
     """A process, what it writes, and what it works on."""
 
     process: subprocess.Popen[bytes]
     words: IO[bytes]
     ready: bool = False
-    task: Task | None = None
+    task: T | None = None
     buffer: bytes = b""
 
     def send(self, message: Mapping[str, Any]) -> None:
@@ -92,7 +102,7 @@ class _Worker:
 
 
 @dataclass(slots=True)
-class Pool:
+class Pool(Generic[T]):
     """Works through a schedule with N processes.
 
     Args:
@@ -100,6 +110,7 @@ class Pool:
         schedule: the open tasks.
         workers: N.
         backend: passed on to :func:`zoo.launch.worker.run_task`.
+        order: what a worker is told besides; of a stage its name and settings.
         paths: user paths of data sets.
         on_change: called after each event and about every ``_TICK_S`` seconds.
         on_failure: called with each task that is given up.
@@ -107,14 +118,15 @@ class Pool:
     """
 
     store: Path
-    schedule: Schedule
+    schedule: Schedule[T]
     workers: int
     backend: str = "auto"
+    order: Mapping[str, Any] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
     on_change: Callable[[], None] = lambda: None
-    on_failure: Callable[[Failed], None] = lambda failed: None
+    on_failure: Callable[[Failed[T]], None] = lambda failed: None
     command: Sequence[str] = WORKER
-    _alive: list[_Worker] = field(default_factory=list)
+    _alive: list[_Worker[T]] = field(default_factory=list)
     _false_starts: int = 0
     _stop: bool = False
 
@@ -147,7 +159,7 @@ class Pool:
                 worker.task = self.schedule.next(time.monotonic())
                 if worker.task is None:
                     return
-                worker.send({"cohort": worker.task.cohort, "index": worker.task.index})
+                worker.send(_order(worker.task))
         wanted = min(self.workers, self.schedule.waiting + self._occupied())
         while len(self._alive) < wanted:
             self._start(selector)
@@ -165,14 +177,14 @@ class Pool:
             env=worker_environment(),
             process_group=0,  # a terminal's Ctrl-C reaches the parent alone
         )
-        worker = _Worker(process, words)
+        worker: _Worker[T] = _Worker(process, words)
         self._alive.append(worker)
         assert process.stdout is not None
         selector.register(process.stdout, selectors.EVENT_READ, worker)
         settings = {"store": str(self.store), "backend": self.backend, "paths": dict(self.paths)}
-        worker.send(settings)
+        worker.send({**settings, **self.order})
 
-    def _listen(self, selector: selectors.BaseSelector, worker: _Worker) -> None:
+    def _listen(self, selector: selectors.BaseSelector, worker: _Worker[T]) -> None:
         events = worker.lines()
         if events is None:
             assert worker.process.stdout is not None
@@ -182,7 +194,7 @@ class Pool:
         for event in events:
             self._heed(worker, event)
 
-    def _heed(self, worker: _Worker, event: Mapping[str, Any]) -> None:
+    def _heed(self, worker: _Worker[T], event: Mapping[str, Any]) -> None:
         kind, task = event["event"], worker.task
         if kind == "ready":
             worker.ready = True
@@ -200,7 +212,7 @@ class Pool:
         else:
             self._broke(task, event["reason"], event["traceback"])
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: _Worker[T]) -> None:
         """Take leave of a worker that died, and let its task be tried again."""
         code = worker.process.wait()
         words = worker.last_words()
@@ -214,7 +226,7 @@ class Pool:
         elif worker.task is not None:
             self._broke(worker.task, f"the worker process {_ending(code)}", words)
 
-    def _broke(self, task: Task, reason: str, traceback: str) -> None:
+    def _broke(self, task: T, reason: str, traceback: str) -> None:
         failed = self.schedule.broke(task, reason, traceback)
         if failed is not None:
             self.on_failure(failed)

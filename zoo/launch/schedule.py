@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from zoo.train.plan import Task
-
-__all__ = ["ATTEMPTS", "Failed", "Schedule"]
+__all__ = ["ATTEMPTS", "Failed", "Part", "Schedule"]
 
 #: Attempts at a task that end without a new checkpoint, after which it has failed.
 ATTEMPTS = 3
@@ -16,8 +15,27 @@ ATTEMPTS = 3
 _PATIENCE_S = 1.0
 
 
+#: What is handed out: a task of the training, or a part of a stage.
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, slots=True)
-class Failed:
+class Part:
+    """One part of a stage, done by one process.
+
+    Args:
+        key: its name in the stage: letters, digits, dots, hyphens and underscores.
+        models: the models that it is about, for the progress bar.
+        cost: of the part, in any unit; the dearest are done first.
+    """
+
+    key: str
+    models: int
+    cost: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Generic[T]):
     """A task that was given up.
 
     Args:
@@ -26,7 +44,7 @@ class Failed:
         traceback: the traceback, or the last words of the worker.
     """
 
-    task: Task
+    task: T
     reason: str
     traceback: str
 
@@ -39,20 +57,20 @@ class _Progress:
 
 
 @dataclass(slots=True)
-class Schedule:
+class Schedule(Generic[T]):
     """The tasks of one call of ``zoo run``.
 
     Args:
         tasks: open tasks, in the order in which they are handed out.
     """
 
-    tasks: Iterable[Task]
-    done: list[Task] = field(default_factory=list)
-    failed: list[Failed] = field(default_factory=list)
-    pending: deque[Task] = field(default_factory=deque)
-    _busy: dict[Task, float] = field(default_factory=dict)
-    _running: dict[Task, _Progress] = field(default_factory=dict)
-    _known: dict[Task, _Progress] = field(default_factory=dict)
+    tasks: Iterable[T]
+    done: list[T] = field(default_factory=list)
+    failed: list[Failed[T]] = field(default_factory=list)
+    pending: deque[T] = field(default_factory=deque)
+    _busy: dict[T, float] = field(default_factory=dict)
+    _running: dict[T, _Progress] = field(default_factory=dict)
+    _known: dict[T, _Progress] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pending.extend(self.tasks)
@@ -72,11 +90,11 @@ class Schedule:
         """Tasks that another process owns."""
         return len(self._busy)
 
-    def committed(self, task: Task) -> int:
+    def committed(self, task: T) -> int:
         """Return the committed checkpoints of a task, as far as this schedule was told."""
         return self._known[task].committed if task in self._known else 0
 
-    def next(self, now: float) -> Task | None:
+    def next(self, now: float) -> T | None:
         """Return a task to hand out, or None if there is none at the moment.
 
         Args:
@@ -94,24 +112,24 @@ class Schedule:
         self._running[task].at_start = None
         return task
 
-    def progress(self, task: Task, committed: int) -> None:
+    def progress(self, task: T, committed: int) -> None:
         """Note the committed checkpoints of a running task; first those that it starts from."""
         known = self._running[task]
         known.committed = committed
         if known.at_start is None:
             known.at_start = committed
 
-    def finished(self, task: Task) -> None:
+    def finished(self, task: T) -> None:
         """Note that a task is sealed."""
         del self._running[task]
         self.done.append(task)
 
-    def owned_elsewhere(self, task: Task, now: float) -> None:
+    def owned_elsewhere(self, task: T, now: float) -> None:
         """Note that another process owns a task; it is tried again later."""
         del self._running[task]
         self._busy[task] = now
 
-    def broke(self, task: Task, reason: str, traceback: str) -> Failed | None:
+    def broke(self, task: T, reason: str, traceback: str) -> Failed[T] | None:
         """Note that an attempt ended without a seal; return the failure if it was the last."""
         progress = self._running.pop(task)
         advanced = progress.at_start is not None and progress.committed > progress.at_start

@@ -15,11 +15,15 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from typing import IO, Any
 
 __all__ = ["main"]
 
 _PR_SET_PDEATHSIG = 1
+
+#: Does what an order says; returns ``"done"`` or ``"busy"``.
+_Work = Callable[[dict[str, Any]], str]
 
 
 def _die_with_parent(parent: int) -> None:
@@ -51,8 +55,6 @@ def main() -> None:
     lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
 
-    from zoo.launch.worker import run_task
-    from zoo.store import read_plan
     from zoo.train.memory import keep_freed_memory
 
     def tell(**event: Any) -> None:
@@ -60,22 +62,45 @@ def main() -> None:
 
     keep_freed_memory()
     settings = lines.get()
-    plan = read_plan(settings["store"])
-    tasks = {(task.cohort, task.index): task for task in plan.tasks()}
+    work = (_stage_work if "stage" in settings else _training_work)(settings, tell)
     tell(event="ready")
     while True:
         order = lines.get()
         try:
-            outcome = run_task(
-                settings["store"],
-                plan,
-                tasks[order["cohort"], order["index"]],
-                backend=settings["backend"],
-                paths=settings["paths"],
-                on_commit=lambda committed: tell(event="commit", committed=committed),
-            )
+            outcome = work(order)
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent records it
             reason = f"{type(error).__name__}: {error}"
             tell(event="error", reason=reason, traceback=traceback.format_exc())
         else:
             tell(event=outcome)
+
+
+def _training_work(settings: dict[str, Any], tell: Callable[..., None]) -> _Work:
+    """Return what trains one task."""
+    from zoo.launch.worker import run_task
+    from zoo.store import read_plan
+
+    plan = read_plan(settings["store"])
+    tasks = {(task.cohort, task.index): task for task in plan.tasks()}
+
+    def work(order: dict[str, Any]) -> str:
+        return run_task(
+            settings["store"],
+            plan,
+            tasks[order["cohort"], order["index"]],
+            backend=settings["backend"],
+            paths=settings["paths"],
+            on_commit=lambda committed: tell(event="commit", committed=committed),
+        )
+
+    return work
+
+
+def _stage_work(settings: dict[str, Any], tell: Callable[..., None]) -> _Work:
+    """Return what computes one part of a stage."""
+    from zoo.launch.stages import run_part
+
+    def work(order: dict[str, Any]) -> str:
+        return run_part(settings["store"], settings["stage"], settings["settings"], order["part"])
+
+    return work
