@@ -57,6 +57,7 @@ class Stream(IntEnum):
     PERMUTATION = 7
     SPLIT = 8
     SAMPLE = 9
+    LANDSCAPE = 10
 
 
 def _rounds(c0: _U64, c1: _U64, c2: _U64, c3: _U64, k0: _U64, k1: _U64) -> tuple[_U64, ...]:
