@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["group_codes", "structured"]
+__all__ = ["group_codes", "stable_order", "structured"]
 
 
 def structured(columns: Mapping[str, NDArray[Any]], n: int) -> NDArray[Any]:
@@ -36,3 +36,11 @@ def group_codes(keys: Sequence[NDArray[Any]]) -> tuple[NDArray[np.intp], NDArray
         codes = np.unique(codes * max(len(values), 1) + inverse, return_inverse=True)[1]
     first = np.unique(codes, return_index=True)[1]
     return codes, first
+
+
+def stable_order(values: NDArray[Any], *, descending: bool) -> NDArray[np.intp]:
+    """Return the stable order of values, NaN last."""
+    codes = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    missing = values != values
+    codes = np.where(missing, np.iinfo(np.int64).max, -codes if descending else codes)
+    return np.argsort(codes, kind="stable")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -11,15 +10,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zoo.architectures import module_for, row_to_state_dict
+from zoo.dataset.batches import iterate, shard_numbers, stacked_rows
 from zoo.dataset.columns import unknown_column
+from zoo.dataset.conversions import to_pandas, to_polars, to_xarray
+from zoo.dataset.materialize import materialize
+from zoo.dataset.pairs import Pairs, Trajectory, make_pairs, trajectories
+from zoo.dataset.snapshots import Snapshot, take_snapshot
 from zoo.dataset.source import CohortSource
 from zoo.dataset.summary import describe_view
-from zoo.dataset.table import structured
+from zoo.dataset.table import stable_order, structured
 from zoo.errors import QueryError
 from zoo.spec.run import RunSpec
 from zoo.train.plan import Cohort
 
 if TYPE_CHECKING:
+    import os
+
+    from zoo.dataset.torch_dataset import WeightDataset
     from zoo.dataset.zoo import Zoo
 
 __all__ = ["View"]
@@ -102,7 +109,7 @@ class View:
         """
         order = np.arange(len(self))
         for name in reversed(names):
-            order = order[_stable_order(self.column(name)[order], descending=descending)]
+            order = order[stable_order(self.column(name)[order], descending=descending)]
         return self.take(order)
 
     # -- columns ------------------------------------------------------------------------------
@@ -157,12 +164,24 @@ class View:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError as error:
-            msg = "to_pandas() needs pandas: pip install pandas (or use .table(), which does not)"
-            raise ImportError(msg) from error
-        return pandas.DataFrame.from_records(self.table(columns))
+        return to_pandas(self, columns)
+
+    def to_polars(self, columns: Iterable[str] | None = None) -> Any:
+        """Return the table as a ``polars.DataFrame``, missing numbers as null.
+
+        Raises:
+            ImportError: polars is not installed.
+        """
+        return to_polars(self, columns)
+
+    def to_xarray(self, columns: Iterable[str] | None = None, *, weights: bool = False) -> Any:
+        """Return the table as an ``xarray.Dataset`` over ``row``, and ``weights`` if wanted.
+
+        Raises:
+            ImportError: xarray is not installed.
+            QueryError: weights of more than one layout.
+        """
+        return to_xarray(self, columns, weights=weights)
 
     def counts(self, name: str) -> dict[Any, int]:
         """Return how many rows have each value of a column, by value; None for missing ones.
@@ -211,23 +230,84 @@ class View:
         Raises:
             QueryError: the view holds more than one parameter layout.
         """
-        cohorts = self.zoo.plan.cohorts
-        present = np.unique(self._cohorts).tolist() or list(range(len(cohorts)))
-        layouts = {cohorts[index].layout for index in present}
-        if len(layouts) != 1:
-            sizes = ", ".join(f"{c.id} {c.params}" for c in (cohorts[i] for i in present[:6]))
-            msg = (
-                f"the view holds {len(layouts)} parameter layouts (parameters by cohort: {sizes});"
-                " query one architecture, width and norm, or use weights(), a dict by cohort"
-            )
-            raise QueryError(msg)
-        out = np.empty((len(self), next(iter(layouts)).params), dtype=np.float32)
-        for index in np.unique(self._cohorts):
-            at = self._cohorts == index
-            out[at] = self.zoo.source.cohorts[index].read_weights(
-                self._rows[at], self._checkpoints[at]
-            )
-        return out
+        return stacked_rows(self)
+
+    def iter(
+        self, batch: int = 256, *, shuffle: bool = False, seed: int = 0, epoch: int = 0
+    ) -> Iterator[tuple[View, NDArray[np.float32]]]:
+        """Yield (rows as a view, their weights ``[b, P]``), every batch of one structure.
+
+        Args:
+            batch: rows at a time.
+            shuffle: mix the rows, shard by shard; otherwise structure by structure, in order.
+            seed, epoch: what the order is a function of.
+        """
+        return iterate(self, batch, shuffle=shuffle, seed=seed, epoch=epoch)
+
+    def shards(self) -> NDArray[np.int64]:
+        """Return a number for the file that each row is in, ``[n]``."""
+        return shard_numbers(self)
+
+    def trajectories(self) -> Iterator[Trajectory]:
+        """Yield each run's rows of this view with their weights ``[k, P]``, by checkpoint."""
+        return trajectories(self)
+
+    def pairs(
+        self,
+        same: str | Sequence[str] = "checkpoint",
+        differ: str | Sequence[str] = "run",
+        *,
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> Pairs:
+        """Return the pairs of rows that agree in some columns and differ in others.
+
+        Both rows of a pair have one structure, and a pair is given once.
+        ``view.pairs(["cell", "epoch"], "seed")`` are the pairs of seeds of each cell.
+
+        Args:
+            same, differ: columns, or what :func:`zoo.dataset.splits.group_keys` names.
+            limit: at most so many, drawn at random.
+            seed: of the drawing.
+
+        Raises:
+            QueryError: an unknown column, or millions of pairs and no limit.
+        """
+        return make_pairs(self, same, differ, limit, seed)
+
+    def materialize(self, folder: str | os.PathLike[str]) -> View:
+        """Return the same rows, with weights in memory-mapped ``.npy`` files in ``folder``.
+
+        Made once; a later call with the same rows finds what is there. The folder is a cache and
+        may be deleted.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        return materialize(self, folder)
+
+    def snapshot(self, name: str) -> Snapshot:
+        """Write these rows down in the store under a name, with a hash of their weights.
+
+        ``zoo.snapshot(name)`` gives them back. A snapshot never changes.
+
+        Raises:
+            StoreError: the name stands for other rows, or the store cannot be written.
+            QueryError: a name with other characters than letters, digits, ``.``, ``_`` and ``-``.
+        """
+        return take_snapshot(self, name)
+
+    def torch_dataset(self, form: str = "flat", **options: Any) -> WeightDataset:
+        """Return the rows as a ``torch`` data set of ``(input, target)``.
+
+        Args:
+            form: ``"flat"``, ``"tokens"``, ``"graph"`` or ``"layers"``.
+            options: those of :class:`zoo.dataset.torch_dataset.WeightDataset`: ``targets``,
+                ``transforms``, ``normalization``, ``seed``, ...
+        """
+        from zoo.dataset.torch_dataset import WeightDataset
+
+        return WeightDataset(self, form=form, **options)
 
     def probe_logits(self) -> NDArray[np.float16] | dict[str, NDArray[np.float16]]:
         """Return the recorded logits ``[n, Q, C]``, or one such array a cohort.
@@ -302,11 +382,3 @@ class View:
                 sources[index], self._rows[at], self._checkpoints[at]
             )
         return next(iter(arrays.values())) if len(arrays) == 1 else arrays
-
-
-def _stable_order(values: NDArray[Any], *, descending: bool) -> NDArray[np.intp]:
-    """Return the stable order of values, NaN last."""
-    codes = np.unique(values, return_inverse=True)[1].astype(np.int64)
-    missing = values != values
-    codes = np.where(missing, np.iinfo(np.int64).max, -codes if descending else codes)
-    return np.argsort(codes, kind="stable")

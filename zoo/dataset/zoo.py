@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zoo.dataset.columns import CohortColumns, ColumnInfo, catalogue, derived_info, unknown_column
 from zoo.dataset.inputs import prepared_data, probe_inputs
 from zoo.dataset.query import compile_query
+from zoo.dataset.snapshots import Snapshot, list_snapshots, open_snapshot
 from zoo.dataset.source import StoreSource
 from zoo.dataset.summary import describe_zoo, zoo_info
 from zoo.dataset.table import structured
@@ -249,7 +250,7 @@ class Zoo:
         Raises:
             UnknownNameError: no run, or more than one, has this id.
         """
-        index, row = self._place(run_id)
+        index, row = self.place(run_id)
         cohort, table = self.plan.cohorts[index], self.tables[index]
         return Run(
             run_id=cohort.run_ids[row],
@@ -272,7 +273,7 @@ class Zoo:
         Raises:
             UnknownNameError: no run, or more than one, has this id.
         """
-        index, row = self._place(run_id)
+        index, row = self.place(run_id)
         cohort, table = self.plan.cohorts[index], self.tables[index]
         out = np.full((cohort.checkpoints, cohort.params), np.nan, dtype=np.float32)
         ks = np.flatnonzero(table.recorded[row]).astype(np.int64)
@@ -280,7 +281,12 @@ class Zoo:
             out[ks] = self.source.cohorts[index].read_weights(np.full_like(ks, row), ks)
         return out
 
-    def _place(self, run_id: str) -> tuple[int, int]:
+    def place(self, run_id: str) -> tuple[int, int]:
+        """Return (cohort position, row) of a run.
+
+        Raises:
+            UnknownNameError: no run, or more than one, has this id.
+        """
         if run_id in self._places:
             return self._places[run_id]
         matches = [known for known in self._places if run_id and known.startswith(run_id)]
@@ -294,6 +300,25 @@ class Zoo:
         hint = f"; did you mean {close!r}?" if close else ""
         msg = f"no run {run_id!r} in zoo {self.name!r} of {len(self)} runs{hint}"
         raise UnknownNameError(msg)
+
+    # -- snapshots ----------------------------------------------------------------------------
+
+    def snapshot(self, name: str, *, verify: bool = True) -> View:
+        """Return the rows that :meth:`View.snapshot` wrote down, in their order.
+
+        Args:
+            name: of the snapshot.
+            verify: read every row and hold it against the snapshot's hash.
+
+        Raises:
+            UnknownNameError: there is no such snapshot.
+            StoreCorruptError: the weights are not what they were.
+        """
+        return open_snapshot(self, name, verify=verify)
+
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """Return the name, hash and size of every snapshot of the store."""
+        return list_snapshots(self)
 
     # -- data ---------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from zoo.architectures.layout import BUFFER, Layout
 from zoo.architectures.symmetry import PermutationGroup
 
-__all__ = ["groups_from_json", "match_rows", "match_weights", "permute_row"]
+__all__ = ["assign_units", "groups_from_json", "match_rows", "match_weights", "permute_row"]
 
 _Orders = tuple[NDArray[np.int64], ...]
 _SWEEPS = 100
@@ -92,7 +92,7 @@ def match_weights(
         changed = False
         for index, group in enumerate(groups):
             axes = [(key, axis) for key, axis in group.axes if number or axis == 0]
-            step = _assign(_scores(first, moved, axes), group.blocks)
+            step = assign_units(_scores(first, moved, axes), group.blocks)
             if not np.array_equal(step, np.arange(group.size)):
                 changed = True
                 orders[index] = orders[index][step]
@@ -148,14 +148,14 @@ def _scores(
     return np.asarray(total, dtype=np.float64)
 
 
-def _assign(scores: NDArray[np.float64], blocks: int) -> NDArray[np.int64]:
+def assign_units(scores: NDArray[np.float64], blocks: int) -> NDArray[np.int64]:
     """Return the permitted permutation with the largest sum of scores."""
     if blocks == 1:
         return np.asarray(linear_sum_assignment(scores, maximize=True)[1], dtype=np.int64)
     size = len(scores) // blocks
     tiles = scores.reshape(blocks, size, blocks, size).swapaxes(1, 2)
-    inner = [[_assign(tiles[i, j], 1) for j in range(blocks)] for i in range(blocks)]
+    inner = [[assign_units(tiles[i, j], 1) for j in range(blocks)] for i in range(blocks)]
     units = np.arange(size)
     gains = [[tiles[i, j][units, inner[i][j]].sum() for j in range(blocks)] for i in range(blocks)]
-    chosen = _assign(np.array(gains), 1)
+    chosen = assign_units(np.array(gains), 1)
     return np.concatenate([j * size + inner[i][j] for i, j in enumerate(chosen)])

@@ -1,0 +1,194 @@
+"""Alignment of rows to a reference: the permutation that brings a model nearest another.
+
+Three ways of Ainsworth et al. 2023, "Git Re-Basin" (arXiv 2209.04836), and all of them leave the
+function of every row alone:
+
+* ``weights`` maximises the inner product of the weights; nothing but the rows is needed;
+* ``activations`` maximises the correlation of the units' activations on some inputs;
+* ``straight_through`` learns the permutation whose midpoint with the reference has the least loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.architectures.network import Network
+from zoo.architectures.op import Mode
+from zoo.dataset.row_symmetry import permute_rows
+from zoo.dataset.structure import Structure
+from zoo.errors import QueryError
+from zoo.landscape.weight_matching import assign_units, match_weights
+
+__all__ = ["METHODS", "align_rows", "unit_activations"]
+
+METHODS = ("weights", "activations", "straight_through")
+
+_Orders = list[NDArray[np.int64]]
+
+
+def align_rows(
+    rows: Tensor,
+    reference: Tensor,
+    structure: Structure,
+    *,
+    method: str = "weights",
+    network: Network | None = None,
+    inputs: Tensor | None = None,
+    labels: Tensor | None = None,
+    steps: int = 60,
+    lr: float = 0.1,
+) -> Tensor:
+    """Return each row with its units permuted towards a reference; outputs do not change.
+
+    Bring scale and sign freedoms to their normal form first
+    (:func:`zoo.dataset.canonical.normal_form`): a permutation cannot undo them.
+
+    Args:
+        rows: ``[B, P]``.
+        reference: ``[P]``.
+        structure: of all of them.
+        method: one of :data:`METHODS`.
+        network: the network (``zoo.architectures.build(spec, ...)``), but for ``"weights"``.
+        inputs: ``[N, *example_shape]``, but for ``"weights"``.
+        labels: ``[N]``, for ``"straight_through"``.
+        steps, lr: gradient steps of ``"straight_through"``, and their length relative to the
+            gradient's norm over the weights' norm.
+
+    Raises:
+        QueryError: an unknown method, or one without what it needs.
+    """
+    needs = {"weights": (), "activations": (network, inputs)}.get(method, (network, inputs, labels))
+    if method not in METHODS or any(need is None for need in needs):
+        msg = (
+            f"method {method!r}; allowed: weights, activations (with network and inputs), "
+            "straight_through (with network, inputs and labels)"
+        )
+        raise QueryError(msg)
+    aligned = []
+    target: list[Tensor] | None = None
+    for row in rows:
+        if method == "weights":
+            orders = _match(structure, reference, row)
+        elif method == "activations":
+            assert network is not None
+            assert inputs is not None
+            if target is None:
+                target = unit_activations(reference, network, inputs, structure)
+            orders = _match_activations(structure, network, target, row, inputs)
+        else:
+            assert network is not None
+            assert inputs is not None
+            assert labels is not None
+            orders = _straight_through(
+                structure, network, reference, row, inputs, labels, steps, lr
+            )
+        aligned.append(_permuted(row, structure, orders))
+    return torch.stack(aligned) if aligned else rows
+
+
+def _permuted(row: Tensor, structure: Structure, orders: Sequence[NDArray[np.int64]]) -> Tensor:
+    moved = row.unsqueeze(0)
+    for group, order in zip(structure.groups, orders, strict=True):
+        moved = permute_rows(moved, structure, group, torch.from_numpy(order).unsqueeze(0))
+    return moved[0]
+
+
+def _match(structure: Structure, a: Tensor, b: Tensor) -> _Orders:
+    found = match_weights(
+        structure.layout, structure.groups, a.detach().numpy(), b.detach().numpy()
+    )
+    return list(found)
+
+
+def unit_activations(
+    row: Tensor, network: Network, inputs: Tensor, structure: Structure
+) -> list[Tensor]:
+    """Return what the units of each permutation group put out, ``[N · T, size]`` a group.
+
+    Taken where the next group's weights read it, in eval mode: after norm and activation, and after
+    pooling where there is any.
+
+    Args:
+        row: ``[P]``.
+        network: of the row.
+        inputs: ``[N, *example_shape]``.
+        structure: of the row.
+    """
+    slab = row.unsqueeze(0)
+    p = network.views(slab)
+    x = network.inputs(inputs).unsqueeze(0)
+    mode = Mode(training=False)
+    found: list[Tensor] = []
+    first = True
+    with torch.no_grad():
+        for op in network.ops:
+            if not op.equivariant:
+                if not first:
+                    found.append(x[0].flatten(0, 1))
+                first = False
+            x, _ = op.forward(p, x, mode)
+    return found
+
+
+def _match_activations(
+    structure: Structure, network: Network, target: Sequence[Tensor], row: Tensor, inputs: Tensor
+) -> _Orders:
+    """Return the orders that maximise the sum of correlations between matched units."""
+    own = unit_activations(row, network, inputs, structure)
+    orders = []
+    for group, a, b in zip(structure.groups, target, own, strict=True):
+        left, right = _standardized(a), _standardized(b)
+        orders.append(assign_units((left.mT @ right).numpy(), group.blocks))
+    return orders
+
+
+def _standardized(x: Tensor) -> Tensor:
+    """Return columns of mean 0 and norm 1; a unit that never changes stays 0."""
+    centred = x.double() - x.double().mean(0)
+    norm = centred.norm(dim=0)
+    return centred / torch.where(norm > 0, norm, 1.0)
+
+
+def _straight_through(
+    structure: Structure,
+    network: Network,
+    reference: Tensor,
+    row: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    steps: int,
+    lr: float,
+) -> _Orders:
+    """Return the best orders met by algorithm 3: match, midpoint, gradient to what is matched.
+
+    Weights θ̃ that need not be a permutation of the row are matched with it; the loss is that of
+    ½(θ_ref + π(θ)), and its gradient is given to θ̃ as if π(θ) were θ̃. Batch norm uses the batch's
+    own statistics, as the midpoint has no running ones.
+    """
+    free = reference.clone()
+    best = _match(structure, reference, row)
+    least = float("inf")
+    trained = structure.layout.trained
+    mode = Mode(training=trained < structure.params)
+    for _ in range(steps):
+        orders = _match(structure, free, row)
+        moved = _permuted(row, structure, orders)
+        middle = (0.5 * (reference + moved)).detach().requires_grad_()
+        p = network.views(middle.unsqueeze(0))
+        logits, _ = network.forward(p, network.inputs(inputs).unsqueeze(0), mode)
+        loss = F.cross_entropy(logits[0], labels)
+        if loss.item() < least:
+            least, best = loss.item(), orders
+        (gradient,) = torch.autograd.grad(loss, middle)
+        size = gradient[:trained].norm()
+        if not size > 0:
+            break
+        step = lr * row[:trained].norm() / size / np.sqrt(steps)
+        free[:trained] -= step * gradient[:trained]
+    return best

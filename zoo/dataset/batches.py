@@ -1,0 +1,121 @@
+"""Batches of a view's rows, each of one structure, in an order that is kind to the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.dataset.structure import by_structure
+from zoo.errors import QueryError
+from zoo.seeds import Stream, permutation
+
+if TYPE_CHECKING:
+    from zoo.dataset.view import View
+
+__all__ = ["iterate", "plan_batches", "shard_numbers", "stacked_rows"]
+
+#: Shards whose rows are shuffled together.
+WINDOW = 64
+#: Epochs and seeds are at most 2³² − 1; drawings of one epoch are numbered below this.
+_DRAWS = 1 << 24
+
+
+def plan_batches(
+    view: View,
+    batch: int,
+    *,
+    shuffle: bool = False,
+    seed: int = 0,
+    epoch: int = 0,
+    drop_last: bool = False,
+    window: int = WINDOW,
+) -> list[NDArray[np.int64]]:
+    """Return the positions of each batch; the rows of a batch have one structure.
+
+    Shuffled, the shards are put in random order, and the rows of ``window`` shards at a time are
+    mixed; then the batches are. So one batch reads from few files, and every order is a function of
+    (seed, epoch).
+
+    Args:
+        view: n rows.
+        batch: rows of a batch; the last one of a structure may have fewer.
+        shuffle: False keeps the view's order within a structure.
+        seed: of the order.
+        epoch: of the order.
+        drop_last: leave batches with fewer rows out.
+        window: shards whose rows are mixed.
+
+    Raises:
+        QueryError: a batch or window below 1.
+    """
+    if batch < 1 or window < 1:
+        msg = f"batch = {batch}, window = {window}: both must be at least 1"
+        raise QueryError(msg)
+    found: list[NDArray[np.int64]] = []
+    for number, positions in enumerate(by_structure(view).values()):
+        if shuffle:
+            draw = epoch * _DRAWS + number * 2 + 1
+            positions = _mixed(view.shards()[positions], positions, seed, draw, window)
+        found += [positions[i : i + batch] for i in range(0, len(positions), batch)]
+    if drop_last:
+        found = [positions for positions in found if len(positions) == batch]
+    if shuffle:
+        order = permutation(seed, Stream.ORDER, epoch * _DRAWS, len(found))
+        found = [found[i] for i in order]
+    return found
+
+
+def _mixed(
+    shards: NDArray[np.int64], positions: NDArray[np.int64], seed: int, draw: int, window: int
+) -> NDArray[np.int64]:
+    """Return positions in random order, shards that stand in one window together."""
+    codes = np.unique(shards, return_inverse=True)[1]
+    place = permutation(seed, Stream.ORDER, draw, int(codes.max()) + 1 if len(codes) else 0)
+    windows = np.argsort(place)[codes] // window
+    rank = permutation(seed, Stream.SAMPLE, draw, len(positions))
+    return positions[np.lexsort((rank, windows))]
+
+
+def iterate(
+    view: View, batch: int, *, shuffle: bool, seed: int, epoch: int
+) -> Iterator[tuple[View, NDArray[np.float32]]]:
+    """Yield (rows, their weights ``[b, P]``); see :meth:`zoo.dataset.View.iter`."""
+    for positions in plan_batches(view, batch, shuffle=shuffle, seed=seed, epoch=epoch):
+        part = view.take(positions)
+        yield part, part.stacked_weights()
+
+
+def shard_numbers(view: View) -> NDArray[np.int64]:
+    """Return a number for the file that each row is in, ``[n]``."""
+    cohorts = view.zoo.plan.cohorts
+    task = view["row"] // np.array([c.task_rows for c in cohorts])[view.cohort_index]
+    most = max(c.models for c in cohorts)
+    deep = max(c.checkpoints for c in cohorts)
+    numbers: NDArray[np.int64] = (view.cohort_index * most + task) * deep + view["checkpoint"]
+    return numbers
+
+
+def stacked_rows(view: View) -> NDArray[np.float32]:
+    """Return the rows ``[n, P]``; see :meth:`zoo.dataset.View.stacked_weights`."""
+    cohorts = view.zoo.plan.cohorts
+    present = np.unique(view.cohort_index).tolist()
+    layouts = {cohorts[index].layout for index in present or range(len(cohorts))}
+    if len(layouts) != 1:
+        sizes = ", ".join(f"{c.id} {c.params}" for c in (cohorts[i] for i in present[:6]))
+        msg = (
+            f"the view holds {len(layouts)} parameter layouts (parameters by cohort: {sizes});"
+            " query one architecture, width and norm, or use weights(), a dict by cohort"
+        )
+        raise QueryError(msg)
+    rows, ks = view["row"], view["checkpoint"]
+    if len(present) == 1:
+        found: NDArray[np.float32] = view.zoo.source.cohorts[present[0]].read_weights(rows, ks)
+        return found
+    out = np.empty((len(view), next(iter(layouts)).params), dtype=np.float32)
+    for index in present:
+        at = view.cohort_index == index
+        out[at] = view.zoo.source.cohorts[index].read_weights(rows[at], ks[at])
+    return out

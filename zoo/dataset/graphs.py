@@ -1,0 +1,199 @@
+"""Weights as graphs: units are nodes, weights are edges.
+
+The features are those of neural graphs (Kofinas et al. 2024, arXiv 2403.12143) and of ScaleGMN
+(Kalogeropoulos et al. 2024, arXiv 2406.10685): a node carries its bias and its norm's values, an
+edge its kernel, padded with zeros to the largest kernel of the graph. Beside them each node has its
+layer, its kind and the symmetry of its activation, so that models that respect scale or sign
+symmetries know where these hold.
+
+A batch of graphs is one graph whose parts do not touch, as in PyTorch Geometric, with the same
+attribute names; ``to_pyg()`` gives its own class, where it is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.dataset.structure import Structure
+from zoo.dataset.tokens import layers_of
+
+__all__ = ["NODE_FEATURES", "SYMMETRIES", "Graph", "GraphLayout", "encode_graphs", "graph_layout"]
+
+#: What a node carries; zero where its unit has no such value.
+NODE_FEATURES = ("bias", "norm_weight", "norm_bias", "running_mean", "running_var")
+#: Values of ``node_symmetry``: of the unit's activation, as an index into this.
+SYMMETRIES = ("none", "scale", "sign")
+#: Values of ``node_kind``.
+INPUT, HIDDEN, OUTPUT = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GraphLayout:
+    """The graph of one structure: N nodes, E edges, kernels of at most W values.
+
+    Args:
+        edge_index: ``[2, E]`` int64, from unit to unit.
+        edge_source: ``[E, W]`` int64, column of the row, −1 for padding.
+        node_source: ``[N, 5]`` int64, column of the row for each of :data:`NODE_FEATURES`, or −1.
+        node_layer: ``[N]``, 0 = input.
+        node_kind: ``[N]``: input, hidden or output.
+        node_symmetry: ``[N]``, index into :data:`SYMMETRIES`.
+        edge_layer: ``[E]``, number of the kernel.
+        layer_sizes: nodes of each layer, inputs first.
+    """
+
+    edge_index: NDArray[np.int64]
+    edge_source: NDArray[np.int64]
+    node_source: NDArray[np.int64]
+    node_layer: NDArray[np.int64]
+    node_kind: NDArray[np.int64]
+    node_symmetry: NDArray[np.int64]
+    edge_layer: NDArray[np.int64]
+    layer_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """One graph, or a batch of them as one.
+
+    Args:
+        x: ``[N, 5]`` float32, :data:`NODE_FEATURES`.
+        edge_index: ``[2, E]`` int64.
+        edge_attr: ``[E, W]`` float32.
+        batch: ``[N]`` int64, which graph a node is in.
+        node_layer, node_kind, node_symmetry: ``[N]`` int64.
+        edge_layer: ``[E]`` int64.
+        graphs: how many.
+        layer_sizes: nodes of each layer of one graph.
+    """
+
+    x: Tensor
+    edge_index: Tensor
+    edge_attr: Tensor
+    batch: Tensor
+    node_layer: Tensor
+    node_kind: Tensor
+    node_symmetry: Tensor
+    edge_layer: Tensor
+    graphs: int
+    layer_sizes: tuple[int, ...]
+
+    def to_pyg(self) -> Any:
+        """Return ``torch_geometric.data.Data`` (one graph) or ``Batch`` (several).
+
+        Raises:
+            ImportError: torch_geometric is not installed.
+        """
+        try:
+            data = importlib.import_module("torch_geometric.data")
+        except ImportError as error:
+            msg = "to_pyg() needs PyTorch Geometric: pip install torch_geometric"
+            raise ImportError(msg) from error
+        nodes, edges = len(self.x) // self.graphs, self.edge_index.shape[1] // self.graphs
+        parts = []
+        for g in range(self.graphs):
+            n, e = slice(g * nodes, (g + 1) * nodes), slice(g * edges, (g + 1) * edges)
+            parts.append(
+                data.Data(
+                    x=self.x[n],
+                    edge_index=self.edge_index[:, e] - g * nodes,
+                    edge_attr=self.edge_attr[e],
+                    node_layer=self.node_layer[n],
+                    node_kind=self.node_kind[n],
+                    node_symmetry=self.node_symmetry[n],
+                    edge_layer=self.edge_layer[e],
+                )
+            )
+        return parts[0] if self.graphs == 1 else data.Batch.from_data_list(parts)
+
+    def dense(self) -> tuple[Tensor, Tensor]:
+        """Return node features ``[G, N, 5]`` and edge features ``[G, N, N, W]`` (from, to)."""
+        nodes = len(self.x) // self.graphs
+        x = self.x.view(self.graphs, nodes, -1)
+        edges = self.x.new_zeros(self.graphs, nodes, nodes, self.edge_attr.shape[1])
+        source, target = self.edge_index
+        edges[self.batch[source], source % nodes, target % nodes] = self.edge_attr
+        return x, edges
+
+
+@lru_cache(maxsize=1024)
+def graph_layout(structure: Structure) -> GraphLayout:
+    """Return the graph of a structure whose layers follow one another."""
+    layout = structure.layout
+    sizes: list[int] = []
+    sources: list[NDArray[np.int64]] = []
+    edges: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    for names in layers_of(layout).values():
+        roles = {_feature(name, layout[name].role): layout[name] for name in names}
+        if "kernel" in roles:
+            kernel = roles.pop("kernel")
+            out, inputs = kernel.shape[:2]
+            if not sizes:
+                sizes.append(inputs)
+                sources.append(np.full((inputs, len(NODE_FEATURES)), -1, dtype=np.int64))
+            columns = np.arange(kernel.offset, kernel.stop).reshape(out, inputs, -1)
+            start = sum(sizes)
+            target, source = np.divmod(np.arange(out * inputs), inputs)
+            index = np.stack([start - sizes[-1] + source, start + target])
+            edges.append((index, columns.reshape(out * inputs, -1)))
+            sizes.append(out)
+            sources.append(np.full((out, len(NODE_FEATURES)), -1, dtype=np.int64))
+        for feature, s in roles.items():
+            sources[-1][:, NODE_FEATURES.index(feature)] = np.arange(s.offset, s.stop)
+    widest = max(columns.shape[1] for _, columns in edges)
+    padded = [np.pad(c, ((0, 0), (0, widest - c.shape[1])), constant_values=-1) for _, c in edges]
+    layer = np.repeat(np.arange(len(sizes)), sizes)
+    last = len(sizes) - 1
+    kind = np.where(layer == 0, INPUT, np.where(layer == last, OUTPUT, HIDDEN))
+    symmetry = SYMMETRIES.index(structure.units[0].kind) if structure.units else 0
+    return GraphLayout(
+        edge_index=np.concatenate([index for index, _ in edges], 1),
+        edge_source=np.concatenate(padded),
+        node_source=np.concatenate(sources),
+        node_layer=layer,
+        node_kind=kind,
+        node_symmetry=np.where(kind == HIDDEN, symmetry, 0),
+        edge_layer=np.repeat(np.arange(len(edges)), [len(c) for _, c in edges]),
+        layer_sizes=tuple(sizes),
+    )
+
+
+def encode_graphs(rows: Tensor, structure: Structure) -> Graph:
+    """Return rows ``[B, P]`` as a batch of B graphs."""
+    form = graph_layout(structure)
+    count, nodes = len(rows), len(form.node_layer)
+    offsets = torch.arange(count) * nodes
+    index = torch.from_numpy(form.edge_index)
+    return Graph(
+        x=_gathered(rows, form.node_source),
+        edge_index=(index.unsqueeze(1) + offsets.view(1, -1, 1)).reshape(2, -1),
+        edge_attr=_gathered(rows, form.edge_source),
+        batch=torch.arange(count).repeat_interleave(nodes),
+        node_layer=torch.from_numpy(form.node_layer).repeat(count),
+        node_kind=torch.from_numpy(form.node_kind).repeat(count),
+        node_symmetry=torch.from_numpy(form.node_symmetry).repeat(count),
+        edge_layer=torch.from_numpy(form.edge_layer).repeat(count),
+        graphs=count,
+        layer_sizes=form.layer_sizes,
+    )
+
+
+def _gathered(rows: Tensor, source: NDArray[np.int64]) -> Tensor:
+    """Return ``[B · n, w]`` of sources ``[n, w]``, zero where the source is −1."""
+    at = torch.from_numpy(source)
+    values = rows[:, at.clamp(min=0).flatten()].view(len(rows), *at.shape) * (at >= 0)
+    return values.view(len(rows) * at.shape[0], math.prod(at.shape[1:]))
+
+
+def _feature(name: str, role: str) -> str:
+    """Return the node feature that a tensor is, or ``"kernel"``."""
+    return name.rpartition(".")[2] if role == "buffer" else role

@@ -1,0 +1,263 @@
+"""Splits: which runs train and which test, decided once, written down and hashed.
+
+A run is never on two sides. What else must stay together is the choice of the split: all runs of a
+seed (so that no initialisation is on two sides), of a cell, of an architecture, or any columns; or
+a region of hyper-parameters is held out whole. Nothing depends on the order of files or rows:
+groups are ordered by the sha256 of (seed, values).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.errors import Problem, QueryError, SpecError, StoreError
+from zoo.spec.run import SEED_FIELDS
+from zoo.store.records import read_record, write_record
+
+if TYPE_CHECKING:
+    from zoo.dataset.view import View
+    from zoo.dataset.zoo import Zoo
+
+__all__ = ["FRACTIONS", "Split", "cell_columns", "group_keys", "split_by", "split_where"]
+
+#: Parts of a split and their shares where nothing is said.
+FRACTIONS: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
+
+#: Columns that decide the architecture.
+_ARCHITECTURE = ("architecture", "width", "depth", "activation", "norm", "norm_groups")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Disjoint sets of runs, frozen.
+
+    Args:
+        parts: part → run ids, sorted; ``train`` and ``test`` as a rule, and ``val``.
+        by: what was kept together: columns, or the predicates of a region.
+        seed: of the assignment; -1 for regions.
+
+    Raises:
+        SpecError: a run in two parts, or in one twice.
+    """
+
+    parts: Mapping[str, tuple[str, ...]]
+    by: tuple[str, ...] = ("run_id",)
+    seed: int = 0
+    _side: Mapping[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        side: dict[str, str] = {}
+        problems = []
+        for name, runs in self.parts.items():
+            for run in runs:
+                if run in side:
+                    message = f"is in {side[run]!r} and in {name!r}"
+                    problems.append(
+                        Problem(f"parts.{name}", run, message, "each run once", "make a new split")
+                    )
+                side[run] = name
+        if problems:
+            raise SpecError(problems, "split")
+        object.__setattr__(self, "parts", {k: tuple(sorted(v)) for k, v in self.parts.items()})
+        object.__setattr__(self, "_side", side)
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits of the sha256 over the parts: equal splits, equal hashes."""
+        body = {name: list(runs) for name, runs in sorted(self.parts.items())}
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def side(self, run_id: str) -> str | None:
+        """Return the part that a run is in, None if it is in none."""
+        return self._side.get(run_id)
+
+    def views(self, view: View, *, drop_unknown: bool = False) -> dict[str, View]:
+        """Return the rows of a view by part, in the view's order.
+
+        Args:
+            view: any rows.
+            drop_unknown: leave out rows of runs that the split does not have (a zoo that was
+                extended since); otherwise they are an error.
+
+        Raises:
+            QueryError: runs that the split does not have.
+        """
+        runs = view["run_id"]
+        distinct, inverse = np.unique(runs, return_inverse=True)
+        sides = np.array([self._side.get(run, "") for run in distinct.tolist()], dtype=np.str_)
+        lost = distinct[sides == ""]
+        if len(lost) and not drop_unknown:
+            msg = (
+                f"{len(lost)} runs of the view are not in the split (the first: {lost[0]}); make a"
+                " new split, or leave them out with drop_unknown=True"
+            )
+            raise QueryError(msg)
+        at = sides[inverse] if len(runs) else sides
+        return {name: view[np.flatnonzero(at == name)] for name in self.parts}
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{name} {len(runs)}" for name, runs in self.parts.items())
+        return f"Split {self.hash} by {', '.join(self.by)} (runs: {sizes})"
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the split as one checksummed JSON file.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        parts = {name: list(runs) for name, runs in self.parts.items()}
+        body = {"by": list(self.by), "seed": self.seed, "parts": parts, "hash": self.hash}
+        write_record(Path(path), "split", body)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Split:
+        """Read a split.
+
+        Raises:
+            StoreCorruptError: the file is not as it was written.
+            SpecError: a run is in two parts.
+        """
+        body = read_record(Path(path), "split")
+        split = cls(
+            {name: tuple(runs) for name, runs in body["parts"].items()},
+            tuple(body["by"]),
+            int(body["seed"]),
+        )
+        if split.hash != body["hash"]:
+            msg = f"{path}: the runs do not match the hash {body['hash']}"
+            raise StoreError(msg)
+        return split
+
+
+def cell_columns(zoo: Zoo) -> tuple[str, ...]:
+    """Return the columns of a cell: the axes of the sweep, else all that varies but the seeds."""
+    if zoo.axes:
+        return tuple(zoo.axes.values())
+    return tuple(name for name in zoo.varying if name != "seed" and name not in SEED_FIELDS)
+
+
+def group_keys(view: View, by: str | Sequence[str]) -> NDArray[np.int64]:
+    """Return a number for each row of a view; rows with one number must stay together, ``[n]``.
+
+    Args:
+        view: any rows.
+        by: ``"run"``, ``"seed"`` (of the initialisation), ``"cell"`` (one load × temperature point
+            with all its seeds), ``"architecture"``, or names of columns.
+
+    Raises:
+        QueryError: an unknown column.
+    """
+    codes = np.zeros(len(view), dtype=np.int64)
+    for name in _columns(view.zoo, by):
+        inverse = np.unique(view[name], return_inverse=True)[1]
+        codes = np.unique(codes * (len(view) + 1) + inverse, return_inverse=True)[1]
+    return codes.astype(np.int64)
+
+
+def split_by(
+    view: View,
+    by: str | Sequence[str] = "run",
+    *,
+    fractions: Mapping[str, float] = FRACTIONS,
+    seed: int = 0,
+) -> Split:
+    """Split the runs of a view at random, keeping together what shares a value.
+
+    The groups are ordered by a hash of (seed, their values) and dealt out in that order, so the
+    result is a function of the runs, ``by``, ``fractions`` and ``seed`` alone.
+
+    Args:
+        view: the runs to split are those with a row here.
+        by: as in :func:`group_keys`.
+        fractions: part → share of the groups; the shares add up to 1.
+        seed: of the assignment.
+
+    Raises:
+        SpecError: shares that do not add up to 1, or fewer groups than parts.
+        QueryError: an unknown column.
+    """
+    names = _columns(view.zoo, by)
+    columns = [view[name].tolist() for name in ("run_id", *names)]
+    groups: dict[str, set[str]] = {}
+    for run, *values in zip(*columns, strict=True):
+        groups.setdefault(json.dumps([str(v) for v in values]), set()).add(run)
+    wanted = {name: share for name, share in fractions.items() if share > 0}
+    total = sum(wanted.values())
+    problems = []
+    if abs(total - 1) > 1e-9 or any(share < 0 for share in fractions.values()):
+        problems.append(Problem("fractions", dict(fractions), "must be shares that add up to 1"))
+    if len(groups) < len(wanted):
+        message = f"{len(groups)} groups by {', '.join(names)} for {len(wanted)} parts"
+        fix = "split by something that varies more"
+        problems.append(Problem("by", by, message, fix=fix))
+    if problems:
+        raise SpecError(problems, "split")
+    order = sorted(groups, key=lambda k: hashlib.sha256(f"{seed}:{k}".encode()).digest())
+    parts: dict[str, tuple[str, ...]] = {}
+    start = 0
+    for name, stop in _cuts(wanted, len(order)).items():
+        parts[name] = tuple(run for key in order[start:stop] for run in groups[key])
+        start = stop
+    return Split(parts, names, seed)
+
+
+def split_where(view: View, **parts: str) -> Split:
+    """Split by regions: each part is a predicate over the columns of a run, the rest trains.
+
+    ``split_where(view, test="width >= 64")`` holds out the wide models; a predicate for ``train``
+    leaves what meets none out of the split.
+
+    Args:
+        view: the runs to split are those with a row here.
+        parts: part → predicate.
+
+    Raises:
+        QueryError: an unknown column, or a part without a run.
+        SpecError: a run that meets two predicates.
+    """
+    present = set(view["run_id"].tolist())
+    found: dict[str, tuple[str, ...]] = {}
+    for name, predicate in parts.items():
+        runs = view.zoo.runs(predicate, columns=["run_id"])["run_id"].tolist()
+        found[name] = tuple(run for run in runs if run in present)
+        if not found[name]:
+            msg = f"no run of the view meets {predicate!r}, the region of {name!r}"
+            raise QueryError(msg)
+    if "train" not in parts:
+        taken = {run for runs in found.values() for run in runs}
+        found = {"train": tuple(present - taken), **found}
+    return Split(found, tuple(f"{k}: {v}" for k, v in parts.items()), -1)
+
+
+def _cuts(fractions: Mapping[str, float], n: int) -> dict[str, int]:
+    """Return where each part ends, every part with at least one of the n groups."""
+    cuts: dict[str, int] = {}
+    share, done = 0.0, 0
+    for place, (name, fraction) in enumerate(fractions.items()):
+        share += fraction
+        left = len(fractions) - place - 1
+        done = min(max(round(share * n), done + 1), n - left)
+        cuts[name] = n if left == 0 else done
+    return cuts
+
+
+def _columns(zoo: Zoo, by: str | Iterable[str]) -> tuple[str, ...]:
+    if not isinstance(by, str):
+        return tuple(by)
+    named = {
+        "run": ("run_id",),
+        "seed": ("init_seed",),
+        "cell": cell_columns(zoo),
+        "architecture": _ARCHITECTURE,
+    }
+    return named.get(by, (by,))

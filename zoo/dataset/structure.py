@@ -1,0 +1,121 @@
+"""What rows of one kind share: the layout and the symmetries of their architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.architectures import Layout, build
+from zoo.architectures.symmetry import (
+    PermutationGroup,
+    UnitSymmetry,
+    permutation_groups,
+    unit_symmetries,
+)
+from zoo.errors import QueryError
+from zoo.spec.run import RunSpec
+from zoo.train.plan import Cohort
+
+if TYPE_CHECKING:
+    from zoo.dataset.view import View
+
+__all__ = ["Structure", "by_structure", "only_structure", "structure_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """The form of a slab row ``[P]``, equal for all runs that compute the same function of it.
+
+    Cohorts that differ by batch size or optimizer share a structure; those that differ by
+    activation do not, even where their layouts are equal.
+
+    Args:
+        layout: where each tensor stands in a row.
+        groups: units that may be permuted, from input to output.
+        units: scale and sign symmetries, from input to output.
+        family: architecture family.
+        activation: activation function.
+        norm: normalisation layer.
+        example_shape: shape of one input example.
+        classes: C.
+    """
+
+    layout: Layout
+    groups: tuple[PermutationGroup, ...]
+    units: tuple[UnitSymmetry, ...]
+    family: str
+    activation: str
+    norm: str
+    example_shape: tuple[int, ...]
+    classes: int
+
+    @property
+    def params(self) -> int:
+        """P: values of a row, buffers included."""
+        return self.layout.params
+
+    def group(self, name: str) -> PermutationGroup:
+        """Return the permutation group of this name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise KeyError(name)
+
+    @classmethod
+    def of(cls, run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Structure:
+        """Return the structure of a run's rows."""
+        network = build(run, example_shape, classes)
+        return cls(
+            layout=network.layout,
+            groups=permutation_groups(network),
+            units=unit_symmetries(network),
+            family=run.architecture,
+            activation=run.activation,
+            norm=run.norm,
+            example_shape=tuple(example_shape),
+            classes=classes,
+        )
+
+
+@lru_cache(maxsize=4096)
+def structure_of(cohort: Cohort) -> Structure:
+    """Return the structure of a cohort's rows."""
+    return Structure.of(cohort.runs[0], cohort.example_shape, cohort.classes)
+
+
+def by_structure(view: View) -> dict[Structure, NDArray[np.int64]]:
+    """Return the positions of a view's rows by structure, in view order, structures as planned."""
+    found: dict[Structure, NDArray[np.bool_]] = {}
+    for index in np.unique(view.cohort_index):
+        structure = structure_of(view.zoo.plan.cohorts[index])
+        at = view.cohort_index == index
+        found[structure] = found[structure] | at if structure in found else at
+    return {structure: np.flatnonzero(at) for structure, at in found.items()}
+
+
+def only_structure(view: View) -> Structure:
+    """Return the structure of every row of a view.
+
+    Raises:
+        QueryError: the view has no rows, or rows of several structures.
+    """
+    found = by_structure(view)
+    if len(found) != 1:
+        shown = "; ".join(
+            f"{s.family}, {s.activation}, norm {s.norm}, {s.params} parameters"
+            for s in list(found)[:6]
+        )
+        msg = (
+            f"the view holds rows of {len(found)} structures ({shown or 'no rows'}); query one "
+            "architecture, width, depth, activation and norm"
+        )
+        raise QueryError(msg)
+    return next(iter(found))
