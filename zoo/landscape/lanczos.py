@@ -99,9 +99,9 @@ class Krylov:
             held = basis[:, : j + 1]
             w = project_out(project_out(w, held), held)
             norm = w.norm(dim=1)
-            scale = torch.maximum(diagonal[:, : j + 1].abs().amax(1), off[:, :j].amax(1)) if j else (
-                diagonal[:, 0].abs()
-            )
+            scale = diagonal[:, : j + 1].abs().amax(1)
+            if j:
+                scale = torch.maximum(scale, off[:, :j].amax(1))
             # Exhausted: what is left is rounding. Zeros add eigenvalue 0 with weight 0.
             alive = ~(norm <= _BREAKDOWN * scale) & (norm > 0)
             off[:, j] = torch.where(alive, norm, 0.0)

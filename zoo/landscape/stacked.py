@@ -16,7 +16,18 @@ from zoo.architectures.activations import Activation
 from zoo.architectures.network import Network
 from zoo.architectures.op import Mode
 
-__all__ = ["EVAL", "Probe", "example_losses", "features", "finite_rows", "gradient", "logit_gradient", "logits", "losses", "without_bad"]
+__all__ = [
+    "EVAL",
+    "Probe",
+    "example_losses",
+    "features",
+    "finite_rows",
+    "gradient",
+    "logit_gradient",
+    "logits",
+    "losses",
+    "without_bad",
+]
 
 #: One grouped convolution is the quicker form where operations run one by one.
 EVAL = Mode(training=False, conv="grouped")
@@ -110,9 +121,7 @@ def example_losses(z: Tensor, labels: Tensor) -> Tensor:
 
 def losses(network: Network, slab: Tensor, probe: Probe) -> Tensor:
     """Return each model's mean cross-entropy ``[G]`` on a probe, in nats, as float64."""
-    each = example_losses(
-        logits(network, slab, probe.x).double(), probe.labels(slab.shape[0])
-    )
+    each = example_losses(logits(network, slab, probe.x).double(), probe.labels(slab.shape[0]))
     return (each * probe.weight.double()).sum(1)
 
 

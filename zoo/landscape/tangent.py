@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from zoo.architectures.activations import Activation
+from zoo.architectures.conv import Conv
 from zoo.architectures.dropout import Dropout
 from zoo.architectures.linear import Linear
-from zoo.architectures.conv import Conv
 from zoo.architectures.norms.base import standardize_backward
 from zoo.architectures.norms.batch import BatchNorm
 from zoo.architectures.norms.group import GroupNorm
@@ -103,9 +103,7 @@ class _Bilinear(Rule):
         out, grads = self.op.backward(self.p, self.saved, dd, self.mode, need_dx=need_dx)
         key = self.op.key("weight")
         if self.dx_saved is not None:
-            more, extra = self.op.backward(
-                v, self.dx_saved, self.d, self.mode, need_dx=need_dx
-            )
+            more, extra = self.op.backward(v, self.dx_saved, self.d, self.mode, need_dx=need_dx)
             grads[key] = grads[key] + extra[key]
             if out is not None and more is not None:
                 out = out + more
@@ -182,7 +180,7 @@ class _BatchNorm(Rule):
     def forward(self, v: Params, dx: Tangent) -> Tangent:
         op, (xhat, rstd) = self.op, self.saved
         self.dxhat = None if dx is None else dx * rstd
-        y = xhat * _channels(v[op.key("weight")]) + _channels(v[op.key("bias")])
+        y: Tensor = xhat * _channels(v[op.key("weight")]) + _channels(v[op.key("bias")])
         if self.dxhat is not None:
             y.addcmul_(self.dxhat, _channels(self.p[op.key("weight")]))
         return y
@@ -223,7 +221,8 @@ class _Standardized(Rule):
     def _jacobian(self, t: Tensor) -> Tensor:
         if self.centred:
             return standardize_backward(t, self.xhat, self.rstd, self.dims)
-        return (t - self.xhat * self._mean(t * self.xhat)) * self.rstd
+        out: Tensor = (t - self.xhat * self._mean(t * self.xhat)) * self.rstd
+        return out
 
     def _mean(self, t: Tensor) -> Tensor:
         return t.mean(self.dims, keepdim=True)
@@ -235,7 +234,7 @@ class _Standardized(Rule):
         self.overlap = self._mean(self.scaled * self.xhat)
 
     def forward(self, v: Params, dx: Tangent) -> Tangent:
-        y = self.xhat.reshape(self.x.shape) * _channels(v[self.op.key("weight")])
+        y: Tensor = self.xhat.reshape(self.x.shape) * _channels(v[self.op.key("weight")])
         if self._bias():
             y = y + _channels(v[self.op.key("bias")])
         self.dxhat: Tangent = None
@@ -294,7 +293,8 @@ class _Generic(Rule):
     """Any op, by forward-mode differentiation of its own two passes: slow, short, and right."""
 
     def _own(self, p: Params) -> dict[str, Tensor]:
-        return {self.op.key(param.suffix): p[self.op.key(param.suffix)] for param in self.op.params()}
+        keys = [self.op.key(param.suffix) for param in self.op.params()]
+        return {key: p[key] for key in keys}
 
     def forward(self, v: Params, dx: Tangent) -> Tangent:
         self.dx = torch.zeros_like(self.x) if dx is None else dx
