@@ -58,6 +58,7 @@ class Stream(IntEnum):
     SPLIT = 8
     SAMPLE = 9
     LANDSCAPE = 10
+    PHASES = 20
 
 
 def _rounds(c0: _U64, c1: _U64, c2: _U64, c3: _U64, k0: _U64, k1: _U64) -> tuple[_U64, ...]:

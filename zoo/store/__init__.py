@@ -19,7 +19,7 @@ from zoo.store.reader import StoreReader
 from zoo.store.repair import repair_task
 from zoo.store.stages import StageFolder, stage_id
 from zoo.store.states import TaskState, task_states
-from zoo.store.tables import TableColumn, publish_table, read_table, table_names
+from zoo.store.tables import TableColumn, newest_table, publish_table, read_table, table_names
 from zoo.store.verify import VerifyReport, content_hash, verify_store
 from zoo.store.writer import TaskWriter
 
@@ -39,6 +39,7 @@ __all__ = [
     "derived_columns",
     "extend_store",
     "is_store",
+    "newest_table",
     "publish",
     "publish_table",
     "read_derived",

@@ -24,7 +24,7 @@ from zoo.store.files import STRAY_SUFFIX, fsync_folder, fsync_tree, store_errors
 from zoo.store.groups import metadata_bytes
 from zoo.store.schema import FORMAT_VERSION, ArraySpec
 
-__all__ = ["TableColumn", "publish_table", "read_table", "table_names"]
+__all__ = ["TableColumn", "newest_table", "publish_table", "read_table", "table_names"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -141,6 +141,17 @@ def table_names(path: str | PathLike[str]) -> tuple[str, ...]:
     """
     folder = existing(path).tables
     return tuple(sorted(p.parent.name for p in folder.glob("*/zarr.json")))
+
+
+def newest_table(path: str | PathLike[str], prefix: str) -> str | None:
+    """Return the name ``<prefix>-v<N>`` of the highest N that is there, or None.
+
+    Raises:
+        StoreMissingError: no store is there.
+    """
+    pattern = re.compile(rf"{re.escape(prefix)}-v([0-9]+)")
+    found = [(int(m[1]), m[0]) for m in map(pattern.fullmatch, table_names(path)) if m]
+    return max(found)[1] if found else None
 
 
 def read_table(
