@@ -41,7 +41,7 @@ class Hessian:
         saved = []
         for op in network.ops:
             y, kept = op.forward(p, x, EVAL)
-            self._rules.append(rule_for(op, p, x, kept, EVAL))
+            self._rules.append(rule_for(op, p, x, EVAL))
             saved.append(kept)
             x = y
         z = x.squeeze(2).float()

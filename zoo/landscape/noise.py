@@ -6,7 +6,7 @@ estimated without bias is often negative once a model is trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,46 +21,84 @@ from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
 from zoo.landscape.hessian import Hessian
 from zoo.landscape.stacked import EVAL, Probe, logit_gradient
 
-__all__ = ["gradient_noise", "op_gradients", "squared_norms"]
+__all__ = ["gradient_noise", "op_gradients", "squared_norms", "walk_back"]
+
+#: Examples a walk: single gradients take memory.
+_CHUNK = 128
 
 
-def op_gradients(op: Op, p: Params, saved: Any, d: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+def op_gradients(op: Op, p: Params, x: Tensor, d: Tensor) -> list[tuple[Tensor, Tensor | None]]:
     """Return the gradients of single examples with regard to an op's parameters, in factors.
 
     Args:
         op: the op; what couples examples (batch norm in training) is not meant.
         p: parameters.
-        saved: what the op's forward pass kept.
-        d: ``[G, N, T, C]`` gradient of each example's own output.
+        x: the op's input ``[G, N, T, C]``.
+        d: ``[G, N, T', C']`` gradient of each example's own output.
 
     Returns:
         For each parameter (left ``[G, N, T, A]``, right ``[G, N, T, B]``): the gradient of an
         example is Σ_t left ⊗ right; or (gradient ``[G, N, A]``, None).
     """
-    if isinstance(op, Linear):
-        rows, _ = saved
-        return [(d, rows.unsqueeze(2)), (d.squeeze(2), None)]
-    if isinstance(op, Conv):
-        return [(d, _patches(op, saved[0], d)), (d.sum(2), None)]
-    xhat = saved[0].reshape(d.shape)
-    found: list[tuple[Tensor, Tensor | None]] = [((d * xhat).sum(2), None)]
-    if any(param.suffix == "bias" for param in op.params()):
-        found.append((d.sum(2), None))
-    return found
+    if getattr(op, "transform_name", "none") == "none":
+        if type(op) is Linear:
+            return [(d, x), (d.squeeze(2), None)]
+        if type(op) is Conv:
+            return [(d, _patches(op, x)), (d.sum(2), None)]
+    return [(gradient, None) for gradient in _one_by_one(op, p, x, d)]
 
 
-def _patches(op: Conv, images: Tensor, d: Tensor) -> Tensor:
-    """Return what each output position sees, ``[G, N, T, 3^axes · in]``, in any fixed order."""
-    G, N, T = d.shape[:3]
+def _one_by_one(op: Op, p: Params, x: Tensor, d: Tensor) -> list[Tensor]:
+    """Return ``[G, N, size]`` gradients: every example as a model of its own."""
+    G, N = x.shape[:2]
+    own = {op.key(param.suffix): p[op.key(param.suffix)] for param in op.params()}
+    many = {key: value.repeat_interleave(N, 0) for key, value in own.items()}
+    _, saved = op.forward(many, x.flatten(0, 1).unsqueeze(1), EVAL)
+    _, grads = op.backward(many, saved, d.flatten(0, 1).unsqueeze(1), EVAL, need_dx=False)
+    return [grad.reshape(G, N, -1) for grad in grads.values()]
+
+
+def _patches(op: Conv, x: Tensor) -> Tensor:
+    """Return what each output position sees, ``[G, N, T, in · 3^axes]``, in any fixed order."""
+    G, N, _, C = x.shape
     flat = op.axes == 1
-    grid = images.reshape(N * G, op.inputs.channels, *((1,) if flat else ()), *op.inputs.spatial)
+    grid = x.mT.reshape(G * N, C, *((1,) if flat else ()), *op.inputs.spatial)
     seen = F.unfold(
         grid,
         (1, KERNEL) if flat else KERNEL,
         padding=(0, 1) if flat else 1,
         stride=(1, op.stride) if flat else op.stride,
     )
-    return seen.view(N, G, -1, T).permute(1, 0, 3, 2)
+    return seen.mT.view(G, N, seen.shape[2], -1)
+
+
+def walk_back(
+    network: Network, slab: Tensor, x: Tensor, logit_gradients: Callable[[Tensor], Iterable[Tensor]]
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield the factors of :func:`op_gradients` for every op and every gradient of the logits.
+
+    Args:
+        network: the architecture.
+        slab: ``[G, P]``.
+        x: ``[G, N, T, C_in]``.
+        logit_gradients: from logits ``[G, N, C]`` makes gradients of the same shape, one for each
+            walk.
+    """
+    p = network.views(slab)
+    inputs, saved = [], []
+    for op in network.ops:
+        inputs.append(x)
+        x, kept = op.forward(p, x, EVAL)
+        saved.append(kept)
+    first = next(i for i, op in enumerate(network.ops) if op.params())
+    for dz in logit_gradients(x.squeeze(2).float()):
+        d: Tensor | None = dz.unsqueeze(2)
+        for index in range(len(network.ops) - 1, first - 1, -1):
+            assert d is not None
+            op = network.ops[index]
+            if op.params():
+                yield from op_gradients(op, p, inputs[index], d)
+            d, _ = op.backward(p, saved[index], d, EVAL, need_dx=index > first)
 
 
 def squared_norms(network: Network, slab: Tensor, probe: Probe) -> Tensor:
@@ -70,20 +108,22 @@ def squared_norms(network: Network, slab: Tensor, probe: Probe) -> Tensor:
     convolution's is summed over positions first.
     """
     G = slab.shape[0]
-    p = network.views(slab)
-    z, saved = network.forward(p, probe.inputs(G), EVAL)
-    ones = torch.ones_like(probe.weight).expand(G, -1)
-    d: Tensor | None = logit_gradient(torch.softmax(z, -1), probe.labels(G), ones).unsqueeze(2)
-    total = torch.zeros(G, probe.size, dtype=torch.float64, device=slab.device)
-    first = next(i for i, op in enumerate(network.ops) if op.params())
-    for index in range(len(network.ops) - 1, first - 1, -1):
-        assert d is not None
-        op = network.ops[index]
-        if op.params():
-            for left, right in op_gradients(op, p, saved[index], d):
-                total += _squares(left, right)
-        d, _ = op.backward(p, saved[index], d, EVAL, need_dx=index > first)
-    return total
+    found = []
+    for start in range(0, probe.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        x, labels = probe.inputs(G)[:, part], probe.labels(G)[:, part]
+        total = torch.zeros(labels.shape, dtype=torch.float64, device=slab.device)
+        one = torch.ones(labels.shape, device=slab.device)
+        walk = walk_back(
+            network,
+            slab,
+            x,
+            lambda z, y=labels, w=one: [logit_gradient(torch.softmax(z, -1), y, w)],  # type: ignore[misc]
+        )
+        for left, right in walk:
+            total += _squares(left, right)
+        found.append(total)
+    return torch.cat(found, 1)
 
 
 def _squares(left: Tensor, right: Tensor | None) -> Tensor:

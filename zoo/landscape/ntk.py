@@ -7,7 +7,7 @@ training examples of the probe. Alignment ⟨HKH, HYYᵀH⟩/(‖·‖‖·‖) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,31 +15,25 @@ from torch import Tensor
 
 from zoo.architectures.network import Network
 from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
-from zoo.landscape.noise import op_gradients
-from zoo.landscape.stacked import EVAL, Probe
+from zoo.landscape.noise import walk_back
+from zoo.landscape.stacked import Probe
 
 __all__ = ["kernel_alignment", "kernel_distance", "tangent_kernel"]
 
 
 def tangent_kernel(network: Network, slab: Tensor, probe: Probe) -> Tensor:
     """Return the class-summed kernel ``[G, n, n]`` float64 of a probe's examples."""
-    G = slab.shape[0]
-    p = network.views(slab)
-    z, saved = network.forward(p, probe.inputs(G), EVAL)
-    n, C = z.shape[1:]
+    G, n = slab.shape[0], probe.size
     total = torch.zeros(G, n, n, dtype=torch.float64, device=slab.device)
-    first = next(i for i, op in enumerate(network.ops) if op.params())
-    for c in range(C):
-        d: Tensor | None = torch.zeros_like(z).unsqueeze(2)
-        assert d is not None
-        d[..., c] = 1
-        for index in range(len(network.ops) - 1, first - 1, -1):
-            assert d is not None
-            op = network.ops[index]
-            if op.params():
-                for left, right in op_gradients(op, p, saved[index], d):
-                    total += _gram(left, right)
-            d, _ = op.backward(p, saved[index], d, EVAL, need_dx=index > first)
+
+    def each_class(z: Tensor) -> Iterator[Tensor]:
+        for c in range(z.shape[2]):
+            d = torch.zeros_like(z)
+            d[..., c] = 1
+            yield d
+
+    for left, right in walk_back(network, slab, probe.inputs(G), each_class):
+        total += _gram(left, right)
     return total
 
 

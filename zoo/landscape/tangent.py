@@ -6,15 +6,13 @@ slopes, logit gradients) is computed once and kept. Two things are saved against
 twice: the first layer's input has no derivative, so that four of its six matrix products fall away,
 and no graph is walked.
 
-Each rule gets what :meth:`Op.forward` kept and, after :func:`Rule.prepare`, the gradient d of the
-op's output. An op without a rule of its own is differentiated by ``torch.func.jvp``.
+A rule relies on an op's formula, not on what its forward pass keeps. An op without a rule of its
+own is differentiated by ``torch.func.jvp``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +21,9 @@ from zoo.architectures.activations import Activation
 from zoo.architectures.conv import Conv
 from zoo.architectures.dropout import Dropout
 from zoo.architectures.linear import Linear
-from zoo.architectures.norms.base import standardize_backward
+from zoo.architectures.norms.base import EPS, standardize, standardize_backward
 from zoo.architectures.norms.batch import BatchNorm
-from zoo.architectures.norms.group import GroupNorm
+from zoo.architectures.norms.group import GroupNorm, InstanceNorm, LayerNorm
 from zoo.architectures.norms.none import NoNorm
 from zoo.architectures.norms.rms import RMSNorm
 from zoo.architectures.op import Mode, Op, Params
@@ -44,12 +42,11 @@ class Rule(ABC):
         op: the op.
         p: the parameters ``[G, *shape]``.
         x: the op's input ``[G, B, T, C]``.
-        saved: what its forward pass kept.
         mode: of the pass.
     """
 
-    def __init__(self, op: Op, p: Params, x: Tensor, saved: Any, mode: Mode) -> None:
-        self.op, self.p, self.x, self.saved, self.mode = op, p, x, saved, mode
+    def __init__(self, op: Op, p: Params, x: Tensor, mode: Mode) -> None:
+        self.op, self.p, self.x, self.mode = op, p, x, mode
         self.d: Tensor = torch.empty(0)
 
     def prepare(self, d: Tensor) -> None:
@@ -73,44 +70,73 @@ class Rule(ABC):
         """
 
 
-class _Bilinear(Rule):
-    """Linear layers and convolutions: each product is differentiated factor by factor."""
+class _Conv(Rule):
+    """A convolution is bilinear: the derivative takes its factors in turn.
+
+    All models in one grouped convolution, on images ``[B, G · channels, ...]``.
+    """
+
+    op: Conv
+
+    def __init__(self, op: Op, p: Params, x: Tensor, mode: Mode) -> None:
+        super().__init__(op, p, x, mode)
+        self.filters = p[op.key("weight")].flatten(0, 1)
+        self.images = self._images(x)
+
+    def _images(self, x: Tensor) -> Tensor:
+        G, B, _, C = x.shape
+        grid = x.reshape(G, B, *self.op.inputs.spatial, C).movedim(-1, 2).transpose(0, 1)
+        return grid.reshape(B, G * C, *self.op.inputs.spatial)
+
+    def _convolve(self, images: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
+        convolve = torch.conv1d if self.op.axes == 1 else torch.conv2d
+        return convolve(images, filters, bias, self.op.stride, 1, 1, self.x.shape[0])
+
+    def _adjoint(
+        self, d: Tensor, images: Tensor, filters: Tensor, *, need_dx: bool
+    ) -> tuple[Tensor, Tensor]:
+        ones = [1] * self.op.axes
+        dx, dw, _ = torch.ops.aten.convolution_backward(
+            d, images, filters, None, [self.op.stride] * self.op.axes, ones, ones,
+            False, [0] * self.op.axes, self.x.shape[0], [need_dx, True, False],  # noqa: FBT003
+        )  # fmt: skip
+        return dx, dw
+
+    def _rows(self, d: Tensor) -> Tensor:
+        """Return ``[G, B, T', out]`` as images."""
+        G, B = d.shape[:2]
+        return d.permute(1, 0, 3, 2).reshape(B, G * self.op.outputs, *self.op.out_shape().spatial)
+
+    def prepare(self, d: Tensor) -> None:
+        super().prepare(self._rows(d))
 
     def forward(self, v: Params, dx: Tangent) -> Tangent:
-        y, _ = self.op.forward(v, self.x, self.mode)
-        self.dx_saved = None
-        if dx is not None:
-            own = {self.op.key("weight"): self.p[self.op.key("weight")]}
-            own[self.op.key("bias")] = torch.zeros_like(self.p[self.op.key("bias")])
-            more, _ = self.op.forward(own, dx, self.mode)
-            y = y + more
-            # the same pass with the direction as weights: only what it keeps is wanted
-            self.dx_saved = self._kept(v, dx)
-        return y
-
-    def _kept(self, v: Params, dx: Tensor) -> Any:
-        images, filters = self.saved
-        G, B = dx.shape[:2]
-        op: Any = self.op
-        moved = dx.view(G, B, *op.inputs.spatial, op.inputs.channels).movedim(-1, 2)
-        moved = moved.transpose(0, 1).reshape(images.shape)
-        weight = v[op.key("weight")]
-        return moved, weight.reshape(filters.shape)
+        G, B = self.x.shape[:2]
+        self.along = v[self.op.key("weight")].flatten(0, 1)
+        y = self._convolve(self.images, self.along, v[self.op.key("bias")].reshape(-1))
+        self.moved = None if dx is None else self._images(dx)
+        if self.moved is not None:
+            y += self._convolve(self.moved, self.filters, None)
+        return y.view(B, G, self.op.outputs, -1).permute(1, 0, 3, 2)
 
     def backward(
         self, v: Params, dd: Tensor, *, need_dx: bool
     ) -> tuple[Tangent, dict[str, Tensor]]:
-        out, grads = self.op.backward(self.p, self.saved, dd, self.mode, need_dx=need_dx)
-        key = self.op.key("weight")
-        if self.dx_saved is not None:
-            more, extra = self.op.backward(v, self.dx_saved, self.d, self.mode, need_dx=need_dx)
-            grads[key] = grads[key] + extra[key]
-            if out is not None and more is not None:
+        G, B, _, C = self.x.shape
+        out, weight = self._adjoint(self._rows(dd), self.images, self.filters, need_dx=need_dx)
+        if self.moved is not None:
+            more, extra = self._adjoint(self.d, self.moved, self.along, need_dx=need_dx)
+            weight = weight + extra
+            if need_dx:
                 out = out + more
-        elif need_dx:
-            more, _ = self.op.backward(v, self._kept(v, self.x), self.d, self.mode, need_dx=True)
-            out = more if out is None or more is None else out + more
-        return out, grads
+        shape = (G, self.op.outputs, *self.filters.shape[1:])
+        grads = {
+            self.op.key("weight"): weight.view(shape),
+            self.op.key("bias"): dd.sum((1, 2)),
+        }
+        if not need_dx:
+            return None, grads
+        return out.view(B, G, C, -1).permute(1, 0, 3, 2), grads
 
 
 class _Linear(Rule):
@@ -118,7 +144,7 @@ class _Linear(Rule):
 
     def forward(self, v: Params, dx: Tangent) -> Tangent:
         op = self.op
-        self.rows = self.saved[0]
+        self.rows = self.x.flatten(2)
         y = torch.baddbmm(v[op.key("bias")].unsqueeze(1), self.rows, v[op.key("weight")].mT)
         self.dx = None
         if dx is not None:
@@ -145,12 +171,14 @@ class _Linear(Rule):
 class _Activation(Rule):
     """f: the slope is kept, and the curvature times the gradient where f bends."""
 
-    def __init__(self, op: Op, p: Params, x: Tensor, saved: Any, mode: Mode) -> None:
-        super().__init__(op, p, x, saved, mode)
-        kind = self.op.kind  # type: ignore[attr-defined]
+    op: Activation
+
+    def __init__(self, op: Op, p: Params, x: Tensor, mode: Mode) -> None:
+        super().__init__(op, p, x, mode)
+        kind = self.op.kind
         self.bend: Tangent = None
         with torch.enable_grad():
-            at = saved[0].detach().requires_grad_()
+            at = x.detach().requires_grad_()
             slope = kind.slope(at, kind.value(at))
             if slope.requires_grad:
                 (self.bend,) = torch.autograd.grad(slope.sum(), at)
@@ -177,8 +205,13 @@ class _Activation(Rule):
 class _BatchNorm(Rule):
     """Eval mode: an affine map, so the statistics have no derivative."""
 
+    def __init__(self, op: Op, p: Params, x: Tensor, mode: Mode) -> None:
+        super().__init__(op, p, x, mode)
+        self.rstd = _channels(torch.rsqrt(p[op.key("running_var")] + EPS))
+        self.xhat = (x - _channels(p[op.key("running_mean")])) * self.rstd
+
     def forward(self, v: Params, dx: Tangent) -> Tangent:
-        op, (xhat, rstd) = self.op, self.saved
+        op, xhat, rstd = self.op, self.xhat, self.rstd
         self.dxhat = None if dx is None else dx * rstd
         y: Tensor = xhat * _channels(v[op.key("weight")]) + _channels(v[op.key("bias")])
         if self.dxhat is not None:
@@ -188,7 +221,7 @@ class _BatchNorm(Rule):
     def backward(
         self, v: Params, dd: Tensor, *, need_dx: bool
     ) -> tuple[Tangent, dict[str, Tensor]]:
-        op, (xhat, rstd) = self.op, self.saved
+        op, xhat, rstd = self.op, self.xhat, self.rstd
         weight = (dd * xhat).sum((1, 2))
         if self.dxhat is not None:
             weight = weight + (self.d * self.dxhat).sum((1, 2))
@@ -201,21 +234,21 @@ class _BatchNorm(Rule):
 class _Standardized(Rule):
     """Group, layer, instance and RMS norm: x̂ = (x − μ)·r over ``dims``, then the affine map.
 
-    The Jacobian J of x̂ is symmetric, so x̂' = J x'; with r' = −r · mean(x̂·x̂')·… the derivative of
-    the backward pass follows from the product rule.
+    The Jacobian J of x̂ is symmetric, so x̂' = J x' and the gradient of x is J(w·d); r' = −r² mean(x̂
+    x'). The derivative of J(w·d) follows from the product rule.
     """
 
-    def __init__(self, op: Op, p: Params, x: Tensor, saved: Any, mode: Mode) -> None:
-        super().__init__(op, p, x, saved, mode)
-        self.centred = not isinstance(op, RMSNorm)
-        shape = x.shape
+    def __init__(self, op: Op, p: Params, x: Tensor, mode: Mode) -> None:
+        super().__init__(op, p, x, mode)
+        self.centred = isinstance(op, GroupNorm)
         if isinstance(op, GroupNorm):
-            self.split: tuple[int, ...] = (*shape[:3], op.groups, shape[3] // op.groups)
+            self.split: tuple[int, ...] = (*x.shape[:3], op.groups, x.shape[3] // op.groups)
             self.dims: tuple[int, ...] = (2, 4)
+            self.xhat, self.rstd, _, _ = standardize(x.reshape(self.split), self.dims)
         else:
-            self.split, self.dims = tuple(shape), (2, 3)
-        self.xhat = saved[0].reshape(self.split)
-        self.rstd = saved[1]
+            self.split, self.dims = tuple(x.shape), (2, 3)
+            self.rstd = torch.rsqrt(self._mean(x.square()) + EPS)
+            self.xhat = x * self.rstd
         self.weight = _channels(p[op.key("weight")])
 
     def _jacobian(self, t: Tensor) -> Tensor:
@@ -292,6 +325,10 @@ class _Identity(Rule):
 class _Generic(Rule):
     """Any op, by forward-mode differentiation of its own two passes: slow, short, and right."""
 
+    def __init__(self, op: Op, p: Params, x: Tensor, mode: Mode) -> None:
+        # forward mode refuses inputs that are expanded over the models
+        super().__init__(op, p, x.contiguous(), mode)
+
     def _own(self, p: Params) -> dict[str, Tensor]:
         keys = [self.op.key(param.suffix) for param in self.op.params()]
         return {key: p[key] for key in keys}
@@ -310,14 +347,15 @@ class _Generic(Rule):
     def backward(
         self, v: Params, dd: Tensor, *, need_dx: bool
     ) -> tuple[Tangent, dict[str, Tensor]]:
-        def run(p: dict[str, Tensor], x: Tensor, d: Tensor) -> Any:
+        def run(p: dict[str, Tensor], x: Tensor, d: Tensor) -> dict[str, Tensor]:
             saved = self.op.forward(p, x, self.mode)[1]
-            return self.op.backward(p, saved, d, self.mode, need_dx=need_dx)
+            out, grads = self.op.backward(p, saved, d, self.mode, need_dx=need_dx)
+            return grads if out is None else {**grads, "": out}
 
         point = (self._own(self.p), self.x, self.d)
         along = (self._own(v), self.dx, dd)
-        out: tuple[Tangent, dict[str, Tensor]] = torch.func.jvp(run, point, along)[1]
-        return out
+        found: dict[str, Tensor] = dict(torch.func.jvp(run, point, along)[1])
+        return found.pop("", None), found
 
 
 def _channels(value: Tensor) -> Tensor:
@@ -325,12 +363,15 @@ def _channels(value: Tensor) -> Tensor:
     return value[:, None, None]
 
 
-_RULES: dict[type[Op], Callable[..., Rule]] = {
+#: By exact type: a subclass may compute something else.
+_RULES: dict[type[Op], type[Rule]] = {
     Linear: _Linear,
-    Conv: _Bilinear,
+    Conv: _Conv,
     Activation: _Activation,
     BatchNorm: _BatchNorm,
     GroupNorm: _Standardized,
+    LayerNorm: _Standardized,
+    InstanceNorm: _Standardized,
     RMSNorm: _Standardized,
     NoNorm: _Identity,
     Dropout: _Identity,
@@ -338,14 +379,12 @@ _RULES: dict[type[Op], Callable[..., Rule]] = {
 }
 
 
-def rule_for(op: Op, p: Params, x: Tensor, saved: Any, mode: Mode) -> Rule:
+def rule_for(op: Op, p: Params, x: Tensor, mode: Mode) -> Rule:
     """Return the rule of an op; see :class:`Rule`."""
-    for kind in type(op).__mro__:
-        if kind in _RULES:
-            return _RULES[kind](op, p, x, saved, mode)
-    return _Generic(op, p, x, saved, mode)
+    plain = getattr(op, "transform_name", "none") == "none"
+    return (_RULES.get(type(op), _Generic) if plain else _Generic)(op, p, x, mode)
 
 
-def generic_rule(op: Op, p: Params, x: Tensor, saved: Any, mode: Mode) -> Rule:
+def generic_rule(op: Op, p: Params, x: Tensor, mode: Mode) -> Rule:
     """Return the rule that needs nothing but the op's own passes."""
-    return _Generic(op, p, x, saved, mode)
+    return _Generic(op, p, x, mode)
