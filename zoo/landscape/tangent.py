@@ -330,8 +330,9 @@ class _Generic(Rule):
         super().__init__(op, p, x.contiguous(), mode)
 
     def _own(self, p: Params) -> dict[str, Tensor]:
+        """Return the op's own tensors; buffers, which do not move, are zero in a direction."""
         keys = [self.op.key(param.suffix) for param in self.op.params()]
-        return {key: p[key] for key in keys}
+        return {key: p[key] if key in p else torch.zeros_like(self.p[key]) for key in keys}
 
     def forward(self, v: Params, dx: Tangent) -> Tangent:
         self.dx = torch.zeros_like(self.x) if dx is None else dx
