@@ -12,7 +12,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import google_crc32c
@@ -88,7 +88,13 @@ def ensure_folder(folder: Path) -> None:
     fsync_folder(folder.parent)
 
 
-def write_atomic(path: Path, data: bytes, *, staging: Path | None = None) -> None:
+def write_atomic(
+    path: Path,
+    data: bytes,
+    *,
+    staging: Path | None = None,
+    guard: Callable[[], None] = lambda: None,
+) -> None:
     """Write a file that is there whole, or not at all, and durable when this returns.
 
     Args:
@@ -96,6 +102,7 @@ def write_atomic(path: Path, data: bytes, *, staging: Path | None = None) -> Non
         data: its content.
         staging: where the unfinished file stands, on the same file system; next to ``path`` by
             default.
+        guard: called right before the name changes; an error of it leaves ``path`` as it was.
 
     Raises:
         StoreError: the disk is full, the folder is read-only, ...; ``path`` is then as before.
@@ -105,6 +112,7 @@ def write_atomic(path: Path, data: bytes, *, staging: Path | None = None) -> Non
         temporary = (staging or path.parent) / f"{path.name}.{uuid.uuid4().hex}{STRAY_SUFFIX}"
         try:
             _write_synced(temporary, data)
+            guard()
             temporary.replace(path)
         except OSError:
             with contextlib.suppress(OSError):

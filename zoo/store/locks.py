@@ -1,8 +1,13 @@
-"""Who owns a task: a file lock, which the kernel releases when its holder dies, however it dies."""
+"""Who owns a task: a file lock, which the kernel releases when its holder dies, and a lease.
+
+The lock is quick and certain, but on some shared file systems it holds on one host only, or is not
+there at all. The lease (:mod:`zoo.store.leases`) holds across hosts.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -12,18 +17,25 @@ from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
+from zoo.errors import StoreBusyError
 from zoo.store.files import store_errors
+from zoo.store.leases import HeldLease, LeaseView, acquire_lease, forget_leases, newest_lease
 from zoo.store.paths import StorePaths
 from zoo.train.plan import Task
 
-__all__ = ["claim_task", "hold", "is_held", "owned_here"]
+__all__ = ["check_owned", "claim_task", "hold", "is_held", "owned_here", "task_lease"]
 
 #: A reader's look at a lock takes it for an instant, so a claim tries more than once.
 _ATTEMPTS = 4
 _PAUSE_S = 0.02
 
+#: What flock says on a file system that has no locks.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+
 #: Handles of the locks that this process holds, by file.
 _HELD: dict[Path, int] = {}
+#: The leases that go with them.
+_LEASES: dict[Path, HeldLease] = {}
 
 
 def _forget_after_fork() -> None:
@@ -31,14 +43,21 @@ def _forget_after_fork() -> None:
     for handle in _HELD.values():
         os.close(handle)
     _HELD.clear()
+    _LEASES.clear()
+    forget_leases()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 @contextlib.contextmanager
-def hold(path: Path) -> Iterator[bool]:
+def hold(path: Path, *, leased: bool = False) -> Iterator[bool]:
     """Hold the lock on ``path`` for the block.
+
+    Args:
+        path: the lock file.
+        leased: whether to hold a lease with it; where the file system has no locks, and where
+            ``ZOO_LOCKS=lease`` says so, there is always one, and no lock.
 
     Yields:
         True if the lock is ours, False if another holder has it.
@@ -56,26 +75,47 @@ def hold(path: Path) -> Iterator[bool]:
     owned = False
     try:
         with store_errors("lock", path):
-            owned = _try_lock(handle)
+            locked = _try_lock(handle)
+        owned = locked is not False
+        if owned and (leased or locked is None):
+            lease = acquire_lease(_lease_folder(path), flock=locked is True)
+            owned = lease is not None
+            if lease is not None:
+                _LEASES[key] = lease
         if owned:
             _HELD[key] = handle
             _sign(handle)
         yield owned
     finally:
         if _HELD.get(key) == handle:
+            if key in _LEASES:
+                _LEASES.pop(key).release()
             del _HELD[key]
             os.close(handle)
         elif not owned:
             os.close(handle)
 
 
-def _try_lock(handle: int) -> bool:
+def _lease_folder(path: Path) -> Path:
+    return path.with_suffix(".lease")
+
+
+def _try_lock(handle: int) -> bool | None:
+    """Return whether the lock is ours; None where there are no locks."""
+    if os.environ.get("ZOO_LOCKS") == "lease":
+        return None
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_S)
-        with contextlib.suppress(BlockingIOError):
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return None
+            raise
+        return True
     return False
 
 
@@ -99,9 +139,32 @@ def is_held(path: Path) -> bool:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:  # no locks here: the lease tells
+        return False
     finally:
         os.close(handle)
     return False
+
+
+def task_lease(path: str | PathLike[str], task: Task) -> LeaseView | None:
+    """Return the newest lease of a task, or None if nobody ever owned it; changes nothing."""
+    lock = StorePaths(Path(path)).lock(task)
+    return newest_lease(_lease_folder(lock), locked=is_held(lock))
+
+
+def check_owned(path: Path) -> None:
+    """Make sure that the lock on ``path`` is ours still; called right before each write.
+
+    Raises:
+        LeaseLostError: another host has taken over.
+        StoreBusyError: it never was ours.
+    """
+    key = path.resolve()
+    if key not in _HELD:
+        msg = f"this process does not hold {path}"
+        raise StoreBusyError(msg)
+    if key in _LEASES:
+        _LEASES[key].check()
 
 
 def owned_here(path: str | PathLike[str], task: Task) -> bool:
@@ -113,8 +176,8 @@ def owned_here(path: str | PathLike[str], task: Task) -> bool:
 def claim_task(path: str | PathLike[str], task: Task) -> Iterator[bool]:
     """Own a task for the block.
 
-    The lock is released when the block ends or the process dies. Shared file systems must have
-    file locks switched on (NFS does since version 4; Lustre needs the mount option ``flock``).
+    The lock is released when the block ends or the process dies; across hosts the lease ends when
+    it was not renewed for its term (90 s).
 
     Args:
         path: the store.
@@ -126,5 +189,5 @@ def claim_task(path: str | PathLike[str], task: Task) -> Iterator[bool]:
     Raises:
         StoreError: the lock file cannot be written.
     """
-    with hold(StorePaths(Path(path)).lock(task)) as owned:
+    with hold(StorePaths(Path(path)).lock(task), leased=True) as owned:
         yield owned

@@ -7,7 +7,8 @@ from os import PathLike
 
 from zoo.store.commits import committed_count, read_failures
 from zoo.store.create import existing, read_plan
-from zoo.store.locks import is_held
+from zoo.store.leases import LeaseView
+from zoo.store.locks import is_held, task_lease
 from zoo.train.plan import Task
 
 __all__ = ["TaskState", "task_states"]
@@ -23,8 +24,10 @@ class TaskState:
         checkpoints: K.
         sealed: whether it is complete.
         failed: whether its last attempt failed and nothing came since.
-        owner_alive: whether a live process owns it now.
+        owner_alive: whether a live process owns it now; on another host: whether its heartbeat is
+            younger than its term.
         updated: when its newest record was written, seconds since 1970; 0.0 if it has none.
+        lease: of its last owner, or None if it never had one.
     """
 
     task: Task
@@ -34,6 +37,7 @@ class TaskState:
     failed: bool
     owner_alive: bool
     updated: float
+    lease: LeaseView | None = None
 
 
 def task_states(path: str | PathLike[str]) -> list[TaskState]:
@@ -49,6 +53,7 @@ def task_states(path: str | PathLike[str]) -> list[TaskState]:
         for task in cohort.tasks():
             committed = committed_count(paths, task)
             failures = read_failures(paths, task)
+            lease = task_lease(path, task)
             times = [f.time for f in failures]
             newest = [paths.seal(task)]
             if committed:
@@ -61,8 +66,9 @@ def task_states(path: str | PathLike[str]) -> list[TaskState]:
                     checkpoints=cohort.checkpoints,
                     sealed=paths.seal(task).exists(),
                     failed=any(not f.superseded for f in failures),
-                    owner_alive=is_held(paths.lock(task)),
+                    owner_alive=is_held(paths.lock(task)) or (lease is not None and lease.alive),
                     updated=max(times, default=0.0),
+                    lease=lease,
                 )
             )
     return found

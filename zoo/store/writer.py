@@ -32,9 +32,9 @@ from zoo.store.files import (
     store_errors,
     write_atomic,
 )
-from zoo.store.locks import claim_task, owned_here
+from zoo.store.locks import check_owned, claim_task, owned_here
 from zoo.store.outcomes import outcome_chunks
-from zoo.store.records import write_record
+from zoo.store.records import record_bytes
 from zoo.store.resume import KEPT, pack, read_resume, remove_old
 from zoo.store.schema import ArraySpec, slab_arrays
 from zoo.store.shard import encode_shard
@@ -135,6 +135,7 @@ class TaskWriter:
         Raises:
             StoreError: it does not fit the plan, comes out of order, differs from what is
                 committed, or cannot be written. The task then stands as it did before.
+            LeaseLostError: another host owns the task by now; nothing was written.
         """
         self._check(checkpoint)
         k = checkpoint.index
@@ -155,13 +156,13 @@ class TaskWriter:
         if k < self.committed:
             self._compare(commit)
             if k >= self.committed - KEPT and not self.sealed:
-                write_atomic(self._paths.resume(self.task, k), resume)
+                self._write(self._paths.resume(self.task, k), resume)
             return
         for name, content in data.items():
-            write_atomic(self._shard(self._slabs[name], k), content)
-        write_atomic(self._paths.resume(self.task, k), resume)
+            self._write(self._shard(self._slabs[name], k), content)
+        self._write(self._paths.resume(self.task, k), resume)
         body = commit.to_json(self.cohort, self.task)
-        write_record(self._paths.commit(self.task, k), "commit", body)
+        self._write(self._paths.commit(self.task, k), record_bytes("commit", body))
         self.committed = k + 1
         self._diverged = commit.diverged_step
         self._since = time.monotonic()
@@ -190,7 +191,7 @@ class TaskWriter:
             raise StoreError(msg)
         commits = [self._commit(k) for k in range(self.committed)]
         for path, data in outcome_chunks(self._paths, self.cohort, self.task, commits).items():
-            write_atomic(path, data)
+            self._write(path, data)
         seal = Seal(
             last=np.sum([c.diverged_step < 0 for c in commits], axis=0) - 1,
             diverged_step=commits[-1].diverged_step,
@@ -198,7 +199,7 @@ class TaskWriter:
             record=record,
         )
         if not self.sealed:
-            write_record(self._paths.seal(self.task), "seal", seal.to_json(self.task))
+            self._write(self._paths.seal(self.task), record_bytes("seal", seal.to_json(self.task)))
         remove_old(self._paths, self.task, self.cohort.checkpoints)
 
     def fail(self, reason: str, traceback: str) -> None:
@@ -220,9 +221,14 @@ class TaskWriter:
             "committed": self.committed,
             **signature(),
         }
-        write_record(self._paths.failures(self.task) / f"{number}.json", "failure", body)
+        path = self._paths.failures(self.task) / f"{number}.json"
+        self._write(path, record_bytes("failure", body))
 
     # -- inside ---------------------------------------------------------------------------
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Write a file of this task, unless another host has taken the task over."""
+        write_atomic(path, data, guard=lambda: check_owned(self._paths.lock(self.task)))
 
     def _commit(self, k: int) -> Commit:
         return read_commit(self._paths, self.cohort, self.task, k)
