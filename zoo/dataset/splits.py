@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from zoo.dataset.view import View
     from zoo.dataset.zoo import Zoo
 
-__all__ = ["FRACTIONS", "Split", "cell_columns", "group_keys", "split_by", "split_where"]
+__all__ = [
+    "FRACTIONS",
+    "Split",
+    "cell_columns",
+    "group_keys",
+    "group_names",
+    "split_by",
+    "split_where",
+]
 
 #: Parts of a split and their shares where nothing is said.
 FRACTIONS: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -164,6 +172,12 @@ def group_keys(view: View, by: str | Sequence[str]) -> NDArray[np.int64]:
     return codes.astype(np.int64)
 
 
+def group_names(view: View, by: str | Sequence[str]) -> list[str]:
+    """Return the same as texts: the values of the columns, which no other row changes."""
+    columns = [view[name].tolist() for name in _columns(view.zoo, by)]
+    return [json.dumps([str(v) for v in values]) for values in zip(*columns, strict=True)]
+
+
 def split_by(
     view: View,
     by: str | Sequence[str] = "run",
@@ -187,10 +201,9 @@ def split_by(
         QueryError: an unknown column.
     """
     names = _columns(view.zoo, by)
-    columns = [view[name].tolist() for name in ("run_id", *names)]
     groups: dict[str, set[str]] = {}
-    for run, *values in zip(*columns, strict=True):
-        groups.setdefault(json.dumps([str(v) for v in values]), set()).add(run)
+    for run, name in zip(view["run_id"].tolist(), group_names(view, names), strict=True):
+        groups.setdefault(name, set()).add(run)
     wanted = {name: share for name, share in fractions.items() if share > 0}
     total = sum(wanted.values())
     problems = []
