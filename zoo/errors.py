@@ -15,6 +15,7 @@ __all__ = [
     "MissingDataError",
     "Problem",
     "QueryError",
+    "SchedulerError",
     "SpecError",
     "StoreBusyError",
     "StoreCorruptError",
@@ -48,6 +49,10 @@ class MissingDataError(ZooError, FileNotFoundError):
 
 class QueryError(ZooError, ValueError):
     """A predicate that cannot be parsed, or that names something a store does not have."""
+
+
+class SchedulerError(ZooError, RuntimeError):
+    """A cluster's scheduler that is not there, does not answer, or refuses a job."""
 
 
 class StoreError(ZooError, OSError):

@@ -82,6 +82,10 @@ class StorePaths:
         """One resume state."""
         return self.resume_folder(task) / f"{k}.npz"
 
+    def pause(self, task: Task) -> Path:
+        """The state between two checkpoints."""
+        return self.resume_folder(task) / "pause.npz"
+
     def seal(self, task: Task) -> Path:
         """The record that a task is complete."""
         return self.records / "tasks" / task.cohort / f"{task.index}.json"

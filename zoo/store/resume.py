@@ -14,9 +14,10 @@ from zoo.errors import StoreCorruptError, StoreError
 from zoo.store.commits import FileCheck
 from zoo.store.files import checksum, read_bytes
 from zoo.store.paths import StorePaths
+from zoo.train.pause import PausePoint
 from zoo.train.plan import Task
 
-__all__ = ["KEPT", "pack", "read_resume", "remove_old"]
+__all__ = ["KEPT", "pack", "read_pause", "read_resume", "remove_old"]
 
 #: How many resume states of a task stay.
 KEPT = 2
@@ -57,6 +58,22 @@ def read_resume(
         raise StoreCorruptError(msg)
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+def read_pause(paths: StorePaths, task: Task, index: int) -> PausePoint | None:
+    """Return what was saved on the way to checkpoint ``index``, or None if there is nothing whole.
+
+    Members of an ``.npz`` have checksums, so a damaged file is seen; training then goes on at the
+    checkpoint before.
+    """
+    path = paths.pause(task)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        found, group, offset = (int(value) for value in arrays.pop("place"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    return PausePoint(found, group, offset, arrays) if found == index else None
 
 
 def remove_old(paths: StorePaths, task: Task, before: int) -> None:

@@ -35,11 +35,12 @@ from zoo.store.files import (
 from zoo.store.locks import check_owned, claim_task, owned_here
 from zoo.store.outcomes import outcome_chunks
 from zoo.store.records import record_bytes
-from zoo.store.resume import KEPT, pack, read_resume, remove_old
+from zoo.store.resume import KEPT, pack, read_pause, read_resume, remove_old
 from zoo.store.schema import ArraySpec, slab_arrays
 from zoo.store.shard import encode_shard
 from zoo.store.shard_file import read_rows
 from zoo.train.checkpoint import METRICS, Checkpoint, ResumePoint
+from zoo.train.pause import PausePoint
 from zoo.train.plan import Cohort, Task
 
 __all__ = ["TaskWriter"]
@@ -124,6 +125,20 @@ class TaskWriter:
             return ResumePoint(k, weights, commit.diverged_step, arrays)
         return None
 
+    def save_pause(self, point: PausePoint) -> None:
+        """Make a point between two checkpoints durable; the next commit supersedes it.
+
+        Raises:
+            LeaseLostError: another host owns the task by now; nothing was written.
+            StoreError: it cannot be written; the task then stands as it did before.
+        """
+        place = np.array([point.index, point.group, point.offset], dtype=np.int64)
+        self._write(self._paths.pause(self.task), pack({**point.arrays, "place": place}))
+
+    def pause_point(self) -> PausePoint | None:
+        """Return the point after the newest checkpoint, or None if there is no whole one."""
+        return read_pause(self._paths, self.task, self.committed)
+
     def commit(self, checkpoint: Checkpoint) -> None:
         """Make a checkpoint durable; when this returns, nothing short of the disk can lose it.
 
@@ -168,6 +183,7 @@ class TaskWriter:
         self._since = time.monotonic()
         with store_errors("delete old resume states of", self._paths.resume_folder(self.task)):
             remove_old(self._paths, self.task, self.committed - KEPT)
+            self._paths.pause(self.task).unlink(missing_ok=True)
 
     # -- the end --------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from zoo.train.backends import Take, eager_recipe
 from zoo.train.group import Group, coefficient_table
+from zoo.train.pause import SegmentProgress, Tick
 from zoo.train.schedule import learning_rates
 from zoo.train.step import Recipe, State, gradient
 
@@ -21,24 +24,47 @@ Steps = NDArray[np.int64]
 
 
 def stacked_segment(
-    recipe: Recipe, take: Take, group: Group, state: State, start: Steps, stop: Steps
+    recipe: Recipe,
+    take: Take,
+    group: Group,
+    state: State,
+    start: Steps,
+    stop: Steps,
+    *,
+    begin: SegmentProgress | None = None,
+    tick: Tick | None = None,
 ) -> dict[str, Tensor]:
     """Train a group from steps ``start [G]`` to ``stop [G]``, changing ``state``.
 
     Every row is stepped as long as any model has steps to go; a model that is done earlier gets
     back what it had after its own last step.
 
+    Args:
+        recipe: what the models share.
+        take: one step.
+        group: the group.
+        state: after step ``start``, or where ``begin`` says.
+        start, stop: steps.
+        begin: how far the segment is already.
+        tick: called between two blocks of steps with what tells how far it is.
+
     Returns:
         Learning rate, gradient norm and update norm of each model's last step, each ``[G]``.
     """
     device = state.slab.device
     last = stop - 1
-    before = state.slab.clone()
+    before = state.slab.clone() if begin is None else begin.before
     counts = stop - start
     total = int(counts.max())
     early = _Early(state) if counts.min() < total else None
+    if early is not None and begin is not None:
+        early.slab, early.moments = begin.early[0], begin.early[1:]
     block_steps = max(16, _BLOCK_IDS // (len(start) * group.order.batch))
-    for block in range(0, total, block_steps):
+    first = 0 if begin is None else begin.offset
+    for block in range(first, total, block_steps):
+        if tick is not None and block > first:
+            kept = () if early is None else (early.slab, *early.moments)
+            tick(partial(SegmentProgress, block, before, kept))
         offsets = np.arange(block, min(block + block_steps, total))[:, None]
         numbers = start + offsets
         live = torch.from_numpy(numbers < stop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,16 @@ from zoo.train.backends import (
 from zoo.train.checkpoint import METRICS, Checkpoint, ResumePoint
 from zoo.train.evaluate import evaluate, probe_logits
 from zoo.train.group import Group, make_group
+from zoo.train.pause import (
+    PausePoint,
+    Pauses,
+    SegmentProgress,
+    Tick,
+    pack_parts,
+    pack_progress,
+    unpack_parts,
+    unpack_progress,
+)
 from zoo.train.plan import Cohort, Plan, Task
 from zoo.train.reference import reference_segment
 from zoo.train.segment import current_rates, stacked_segment
@@ -102,22 +112,77 @@ class TaskTrainer:
         """``[R]`` floating-point operations of each whole run."""
         return self.cohort.train_flops[self.task.start : self.task.stop]
 
-    def run(self, resume: ResumePoint | None = None) -> Iterator[Checkpoint]:
+    def run(
+        self,
+        resume: ResumePoint | None = None,
+        *,
+        pause: PausePoint | None = None,
+        pauses: Pauses | None = None,
+    ) -> Iterator[Checkpoint]:
         """Yield the checkpoints after ``resume``, or all from step 0.
 
         Args:
             resume: where to go on; checkpoints up to its index are not yielded again.
+            pause: a later point than ``resume``, between it and the next checkpoint.
+            pauses: who is asked between blocks of steps whether to save.
         """
         origins = [self._initial_slab(group) for group in self.groups]
-        states = self._states(origins, resume)
-        start = 0 if resume is None else resume.index + 1
+        states = self._states(origins, resume if pause is None else _resume_point(pause))
+        start = pause.index if pause is not None else 0 if resume is None else resume.index + 1
         for k in range(start, self.cohort.checkpoints):
             with torch.no_grad():
-                parts = [
-                    self._advance(k, group, state, origin)
-                    for group, state, origin in zip(self.groups, states, origins, strict=True)
-                ]
+                parts = self._to_checkpoint(k, states, origins, pause, pauses)
+            pause = None
             yield self._checkpoint(k, states, parts)
+
+    def _to_checkpoint(
+        self,
+        k: int,
+        states: list[State],
+        origins: list[Tensor],
+        pause: PausePoint | None,
+        pauses: Pauses | None,
+    ) -> list[tuple[Columns, Tensor | None]]:
+        """Train every group up to checkpoint k, or those that ``pause`` leaves."""
+        real = [group.real for group in self.groups]
+        parts = [] if pause is None else unpack_parts(pause, real[: pause.group])
+        for g in range(len(parts), len(self.groups)):
+            group, state = self.groups[g], states[g]
+            begin = None
+            if pause is not None and pause.offset and g == pause.group:
+                begin = unpack_progress(pause, state.slab, state.moments)
+
+            def tick(how_far: Callable[[], SegmentProgress], g: int = g) -> None:
+                if pauses is not None and pauses.due():
+                    pauses.save(self._pause_point(k, g, how_far(), states, parts))
+
+            parts.append(self._advance(k, group, state, origins[g], begin, tick))
+            if g + 1 < len(self.groups) and pauses is not None and pauses.due():
+                pauses.save(self._pause_point(k, g + 1, None, states, parts))
+        return parts
+
+    def _pause_point(
+        self,
+        k: int,
+        g: int,
+        progress: SegmentProgress | None,
+        states: list[State],
+        parts: list[tuple[Columns, Tensor | None]],
+    ) -> PausePoint:
+        """Return all that is held while group g works towards checkpoint k."""
+        arrays = pack_parts(parts, [group.real for group in self.groups[:g]])
+        if progress is not None:
+            arrays |= pack_progress(progress, self.groups[g].real)
+        arrays["weights"] = self._gather([s.slab for s in states])
+        arrays["diverged"] = self._gather([s.diverged for s in states])
+        for index, name in enumerate(self.recipe.optimizer.moments):
+            arrays[f"moment.{name}"] = self._gather([s.moments[index] for s in states])
+        return PausePoint(k, g, 0 if progress is None else progress.offset, arrays)
+
+    def _gather(self, tensors: list[Tensor]) -> NDArray[Any]:
+        """Return the real rows of a tensor a group, as one array."""
+        kept = [t[: g.real].cpu() for t, g in zip(tensors, self.groups, strict=True)]
+        return torch.cat(kept).numpy()
 
     # -- state ----------------------------------------------------------------------------
 
@@ -153,10 +218,16 @@ class TaskTrainer:
     # -- one checkpoint -------------------------------------------------------------------
 
     def _advance(
-        self, k: int, group: Group, state: State, origin: Tensor
+        self,
+        k: int,
+        group: Group,
+        state: State,
+        origin: Tensor,
+        begin: SegmentProgress | None,
+        tick: Tick,
     ) -> tuple[Columns, Tensor | None]:
         """Train one group up to checkpoint k and measure it."""
-        columns = self._segment(k, group, state)
+        columns = self._segment(k, group, state, begin, tick)
         network, form = self.recipe.network, conv_form("eager")
         data, labels = self.data, group.inputs.labels
         test_y = data.test_y.unsqueeze(0)
@@ -183,7 +254,9 @@ class TaskTrainer:
             probe = probe_logits(network, state.slab, data.probe, form)
         return columns, probe
 
-    def _segment(self, k: int, group: Group, state: State) -> Columns:
+    def _segment(
+        self, k: int, group: Group, state: State, begin: SegmentProgress | None, tick: Tick
+    ) -> Columns:
         if k == 0:
             nothing = torch.full((len(group.runs),), float("nan"))
             zero = np.zeros(len(group.runs), dtype=np.int64)
@@ -192,17 +265,15 @@ class TaskTrainer:
         start, stop = group.steps[:, k - 1], group.steps[:, k]
         if self.backend == "reference":
             return reference_segment(self.recipe, self.data, group, state, start, stop)
-        return stacked_segment(self.recipe, self.take, group, state, start, stop)
+        return stacked_segment(
+            self.recipe, self.take, group, state, start, stop, begin=begin, tick=tick
+        )
 
     def _checkpoint(
         self, k: int, states: list[State], parts: list[tuple[Columns, Tensor | None]]
     ) -> Checkpoint:
         """Gather the groups' real rows; what a diverged model left behind becomes NaN."""
-
-        def gather(tensors: list[Tensor]) -> NDArray[Any]:
-            kept = [t[: g.real].cpu() for t, g in zip(tensors, self.groups, strict=True)]
-            return torch.cat(kept).numpy()
-
+        gather = self._gather
         diverged = gather([s.diverged for s in states])
         gone = diverged >= 0
         weights = gather([s.slab for s in states])
@@ -224,3 +295,13 @@ class TaskTrainer:
 
 def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _resume_point(pause: PausePoint) -> ResumePoint:
+    """Return the states of a pause as those of a checkpoint."""
+    moments = {
+        name.removeprefix("moment."): values
+        for name, values in pause.arrays.items()
+        if name.startswith("moment.")
+    }
+    return ResumePoint(pause.index - 1, pause.arrays["weights"], pause.arrays["diverged"], moments)
