@@ -1,5 +1,6 @@
 # phasezoo: `make demo` and `make test` work in a fresh clone, without any preparation.
-# Variables: VENV (where to install), PYTHON (which one), WORKERS, PIP_FLAGS, PYTEST_FLAGS.
+# Variables: VENV (where to install), PYTHON (which one), WORKERS, PIP_FLAGS, PYTEST_FLAGS,
+# TEST_PROCESSES.
 
 SHELL := /bin/bash
 VENV ?= .venv
@@ -9,6 +10,7 @@ STORE := datasets_out/quickstart.zarr
 PICTURE := datasets_out/quickstart.png
 WORKERS ?=
 PYTEST_FLAGS ?=
+TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench clean distclean
@@ -35,7 +37,7 @@ demo: $(VENV)/.installed-plot ## train a real zoo of digit classifiers, print a 
 
 test: $(VENV)/.installed-dev ## set up and run every test
 	@tools/system_packages.sh dataset-fashion-mnist g++ python3-dev
-	OMP_NUM_THREADS=1 MPLBACKEND=agg $(PYTHON_BIN) -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(PYTHON_BIN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed-dev ## style (ruff) and types (mypy --strict)
 	$(PYTHON_BIN) -m ruff check .
