@@ -5,6 +5,7 @@ To add one: a file of its own with one registered :class:`ModelMetric`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,8 +32,8 @@ class Block:
         train: probe of training examples, with the labels that the models were trained on.
         test: probe of test examples.
         seeds: ``[G]`` int64, each model's own; from its run id.
-        lr: ``[G]`` float64, learning rate at the checkpoint.
-        momentum: ``[G]`` float64; NaN where the optimizer is not (heavy-ball or plain) SGD.
+        edge: ``[G]`` float64, the λ_max at which full-batch training is at the edge of stability;
+            NaN where the optimizer has no such number.
         classes: C.
     """
 
@@ -42,8 +43,7 @@ class Block:
     train: Probe
     test: Probe
     seeds: Tensor
-    lr: Tensor
-    momentum: Tensor
+    edge: Tensor
     classes: int
 
     @property
@@ -59,12 +59,14 @@ class Column:
     Args:
         name: of the column.
         doc: one line, with the unit.
-        dims: axes after those of model and checkpoint.
+        dims: axes after those of model and checkpoint (or of pair).
+        missing: value for a model whose weights are not finite.
     """
 
     name: str
     doc: str
     dims: tuple[str, ...] = ()
+    missing: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def _columns() -> tuple[Column, ...]:
         "ece": "expected calibration error on the {} probe, 15 bins",
     }
     found = [
-        Column("finite", "1 where weights and logits are finite"),
+        Column("finite", "1 where weights and logits are finite", missing=0.0),
         Column("collapsed", "1 where one class is predicted for the whole training probe"),
         Column("dead_units", "share of hidden units that are constant on the training probe"),
     ]

@@ -8,6 +8,7 @@ model takes more only where its own error is large.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +19,9 @@ from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric, layers
 from zoo.landscape.hessian import Hessian
 from zoo.landscape.lanczos import Krylov, project_out
 from zoo.landscape.random import signs
+from zoo.spec.run import RunSpec
 
-__all__ = ["curvature"]
+__all__ = ["curvature", "stable_curvature"]
 
 _OPTIONS = {
     "steps": 30,
@@ -29,6 +31,18 @@ _OPTIONS = {
     "more_probes": [60, 100],
     "error": 0.05,
 }
+
+
+def stable_curvature(run: RunSpec, lr: float) -> float:
+    """Return the λ_max at which full-batch training with a run's optimizer turns unstable.
+
+    Cohen et al. 2021 (arXiv 2103.00065): 2(1 + β)/η for SGD with (heavy-ball) momentum β, and
+    2(1 + β)/(η(1 + 2β)) with Nesterov's. NaN for other optimizers, and at a rate of zero.
+    """
+    if run.optimizer != "sgd" or not lr > 0:
+        return math.nan
+    beta = run.momentum or 0.0
+    return 2 * (1 + beta) / (lr * (1 + 2 * beta if run.nesterov else 1))
 
 
 def curvature(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -41,9 +55,8 @@ def curvature(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
             standard error is above ``error`` · |trace|.
 
     Returns:
-        The columns of the metric, ``[G]`` and ``[G, L]`` float64. ``edge_of_stability`` is
-        λ_max · lr / (2 (1 + μ)), 1 at the edge for full-batch heavy-ball SGD (Cohen et al. 2021,
-        arXiv 2103.00065).
+        The columns of the metric, ``[G]`` and ``[G, L]`` float64. ``edge_of_stability`` is λ_max
+        over its value at the edge, so 1 there; see :func:`stable_curvature`.
     """
     hessian = Hessian(block.network, block.slab, block.train)
     parts = [(start, stop) for _, start, stop in layers(block.network)]
@@ -68,14 +81,13 @@ def curvature(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
     inside = krylov.diagonal.double().sum(1)
     inside_layers = torch.stack(by_layer).sum(0)
     found = _hutchinson(block, hessian, krylov.basis, parts, inside, options)
-    edge = low["lambda_max"] * block.lr / (2 * (1 + block.momentum))
     return {
         **low,
         "hessian_trace": inside + found["mean"],
         "hessian_trace_se": found["error"],
         "hessian_layer_trace": inside_layers + found["layer_mean"],
         "hessian_layer_trace_se": found["layer_error"],
-        "edge_of_stability": edge,
+        "edge_of_stability": low["lambda_max"] / block.edge,
     }
 
 
@@ -150,7 +162,7 @@ MODEL_METRICS.register("curvature")(
             Column("hessian_trace_se", "its standard error"),
             Column("hessian_layer_trace", "trace of each layer's block of the Hessian", ("layer",)),
             Column("hessian_layer_trace_se", "its standard error", ("layer",)),
-            Column("edge_of_stability", "λ_max · lr / (2 (1 + momentum)); SGD only"),
+            Column("edge_of_stability", "λ_max over its edge, 2 (1 + momentum)/lr for SGD"),
         ),
         compute=curvature,
         options=_OPTIONS,

@@ -29,7 +29,9 @@ from zoo.store import StageFolder
 __all__ = ["STAGES", "Part", "Stage", "StageSummary", "load_stage", "run_part", "run_stage"]
 
 #: Stage name → ``"module:object"``; imported when it runs, since some need what is not installed.
-STAGES: dict[str, str] = {}
+STAGES: dict[str, str] = {
+    "landscape": "zoo.launch.landscape_stage:stage",
+}
 
 
 class Stage(Protocol):

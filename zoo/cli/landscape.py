@@ -1,0 +1,125 @@
+"""``zoo landscape``: measure the loss landscape of a trained store's models and cells."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.show import plural, print_json
+
+if TYPE_CHECKING:
+    from zoo.launch.stages import StageSummary
+
+__all__ = ["EXAMPLES", "add_arguments", "landscape"]
+
+EXAMPLES = """\
+Adds columns of models, and tables of cells and pairs, to a store that is trained to its end; the
+weights are never touched. Safe to interrupt and to repeat: the same command goes on, and what was
+computed for another choice of metrics or checkpoints is taken over. See docs/landscape.md.
+
+examples:
+  zoo landscape z.zarr
+  zoo landscape z.zarr --metrics curvature,similarity --checkpoints log --workers 4
+  zoo landscape z.zarr --dry-run
+  zoo query z.zarr "epoch == -1 and lambda_max < 20" --columns run_id,lambda_max,hessian_trace
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own arguments."""
+    parser.add_argument(
+        "--metrics", "-m", metavar="A,B",
+        help="which metrics (default: all but the costly spectrum); 'list' names them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoints", choices=("last", "log", "all"), default="last",
+        help="each run's last checkpoint (default), about ten spread by their logarithm, or all",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and end")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
+
+
+def landscape(args: argparse.Namespace) -> int:
+    """Run the stage, or say what it would do."""
+    from zoo.launch.landscape_stage import NAME, landscape_settings
+    from zoo.launch.progress import reporter
+    from zoo.launch.stages import run_stage
+
+    if args.metrics == "list":
+        return _list(args)
+    names = None if args.metrics is None else [n.strip() for n in args.metrics.split(",")]
+    settings = landscape_settings(names, checkpoints=args.checkpoints)
+    if args.dry_run:
+        return _dry_run(args, settings)
+    progress = None if args.quiet else reporter(sys.stderr)
+    summary = run_stage(args.store, NAME, settings, workers=args.workers, progress=progress)
+    if args.json:
+        print_json(summary.to_json())
+    else:
+        _print_summary(args.store, summary)
+    return 0 if summary.published else 2
+
+
+def _list(args: argparse.Namespace) -> int:
+    from zoo.landscape import CELL_METRICS, MODEL_METRICS
+    from zoo.report import format_table
+
+    rows: list[dict[str, Any]] = []
+    for name in MODEL_METRICS:
+        entry = MODEL_METRICS[name]
+        columns = ", ".join(column.name for column in entry.columns)
+        rows.append({"metric": name, "of": "models", "default": entry.default, "columns": columns})
+    for name in CELL_METRICS:
+        columns = ", ".join(column.name for column in CELL_METRICS[name].columns)
+        rows.append({"metric": name, "of": "cells", "default": True, "columns": columns})
+    if args.json:
+        print_json(rows)
+    else:
+        print(format_table(rows))
+    return 0
+
+
+def _dry_run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
+    from zoo.launch.landscape_stage import NAME, stage
+    from zoo.store import StageFolder
+
+    folder = StageFolder(args.store, NAME, settings)
+    parts = stage.parts(folder.paths.root, settings)
+    done = folder.parts_done()
+    left = [part for part in parts if part.key not in done]
+    facts = {
+        "store": str(args.store),
+        "metrics": settings["metrics"],
+        "checkpoints": settings["checkpoints"],
+        "parts": len(parts),
+        "parts_to_do": len(left),
+        "measurements_to_do": sum(part.models for part in left),
+        "teraflop": sum(part.cost for part in left) * settings["probes"]["train"] / 1e12,
+    }
+    if args.json:
+        print_json(facts)
+        return 0
+    print(f"Would measure {', '.join(settings['metrics'])} in {args.store}:")
+    print(f"  parts  {len(left):,} to do of {len(parts):,}")
+    print(
+        f"  values of {facts['measurements_to_do']:,} models, all metrics and checkpoints counted"
+    )
+    print(f"  about  {facts['teraflop']:.3g} TFLOP")
+    return 0
+
+
+def _print_summary(store: str, summary: StageSummary) -> None:
+    from zoo.launch.progress import duration
+
+    if summary.computed:
+        print(f"Measured {plural(summary.computed, 'part')} in {duration(summary.seconds)}.")
+    elif summary.published:
+        print("Nothing to do: every value is there.")
+    print(f"{store}: {summary.done:,} of {plural(summary.parts, 'part')} done")
+    for failed in summary.failures:
+        print(f"  failed: part {failed.task.key}: {failed.reason}")
+    if summary.stopped:
+        print("Stopped before the end; the same command again goes on.")
+    elif not summary.published:
+        print("Not complete; the same command again tries what is missing.")

@@ -1,0 +1,359 @@
+"""The landscape stage: metrics of models and of cells, in parts that any process may compute.
+
+A part is one metric at one checkpoint of a block of models, or of a block of cells. What it holds
+hangs on the options alone and not on what else was asked for, so a part that another choice of
+metrics or checkpoints has made is taken over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zoo.architectures import Network, build
+from zoo.errors import Problem, SpecError, StoreError, nearest
+from zoo.landscape import CELL_METRICS, MODEL_METRICS
+from zoo.landscape.blocks import measure_models, measure_pairs
+from zoo.landscape.cells import Cell, all_pairs, cells_of, ring_pairs
+from zoo.landscape.probes import PROBE_SIZES
+from zoo.launch.landscape_columns import publish_landscape
+from zoo.launch.stages import Part
+from zoo.spec import Sweep
+from zoo.spec.run import RunSpec
+from zoo.store import StageFolder, StoreReader, read_sweep
+from zoo.train.plan import Cohort, Plan
+from zoo.train.task_data import TaskData, task_data
+
+__all__ = [
+    "CHECKPOINTS",
+    "NAME",
+    "LandscapeStage",
+    "default_metrics",
+    "from_ends",
+    "landscape_settings",
+    "stage",
+]
+
+NAME = "landscape"
+#: Which checkpoints: each run's last, about ten spread by their logarithm, or all.
+CHECKPOINTS = ("last", "log", "all")
+
+_LOG = 10
+#: Models of a part, about.
+_PART_ROWS = 64
+
+_Arrays = dict[str, NDArray[np.float64]]
+
+
+def default_metrics() -> tuple[str, ...]:
+    """Return the metrics that are computed when none are named."""
+    return tuple(n for n in MODEL_METRICS if MODEL_METRICS[n].default) + CELL_METRICS.names()
+
+
+def landscape_settings(
+    metrics: Sequence[str] | None = None,
+    *,
+    checkpoints: str = "last",
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    probes: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Return the settings of the stage.
+
+    Args:
+        metrics: names of :data:`MODEL_METRICS` and :data:`CELL_METRICS`; None = the default set.
+        checkpoints: one of :data:`CHECKPOINTS`.
+        options: metric → what is to differ from its default options.
+        probes: sizes that are to differ from :data:`PROBE_SIZES`.
+
+    Raises:
+        SpecError: names that are not known; all of them at once.
+    """
+    known = (*MODEL_METRICS.names(), *CELL_METRICS.names())
+    wanted = tuple(dict.fromkeys(default_metrics() if metrics is None else metrics))
+    problems = []
+    for name in (*wanted, *(options or {})):
+        if name not in known:
+            close = nearest(name, known)
+            fix = f"did you mean {close!r}?" if close else ""
+            problems.append(Problem("metrics", name, "unknown metric", ", ".join(known), fix))
+    if not wanted:
+        problems.append(Problem("metrics", [], "no metric", ", ".join(known)))
+    if checkpoints not in CHECKPOINTS:
+        allowed = ", ".join(CHECKPOINTS)
+        problems.append(Problem("checkpoints", checkpoints, "unknown choice", allowed))
+    sizes = ", ".join(PROBE_SIZES)
+    strange = [name for name in probes or {} if name not in PROBE_SIZES]
+    problems += [Problem(f"probes.{name}", None, "unknown probe", sizes) for name in strange]
+    if problems:
+        raise SpecError(problems, NAME)
+    defaults = {
+        **{name: MODEL_METRICS[name].options for name in MODEL_METRICS},
+        **{name: CELL_METRICS[name].options for name in CELL_METRICS},
+    }
+    return {
+        "metrics": [name for name in known if name in wanted],
+        "checkpoints": checkpoints,
+        "options": {
+            name: {**defaults[name], **dict((options or {}).get(name, {}))} for name in known
+        },
+        "probes": {**PROBE_SIZES, **(probes or {})},
+    }
+
+
+def from_ends(plan: Plan, checkpoints: str) -> tuple[int, ...]:
+    """Return which checkpoints are meant, counted from each run's last, which is 0."""
+    found: set[int] = set()
+    for K in {cohort.checkpoints for cohort in plan.cohorts}:
+        if checkpoints == "last":
+            found.add(0)
+        elif checkpoints == "all" or K <= _LOG:
+            found |= set(range(K))
+        else:
+            places = np.unique(np.geomspace(1, K, _LOG).round().astype(int))
+            found |= {K - int(k) for k in places}
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What a part is about: models of one network, as (cohort's position, row), or their cells."""
+
+    metric: str
+    from_end: int
+    members: tuple[tuple[int, int], ...]
+    cells: tuple[Cell, ...] = ()
+
+    def key(self, plan: Plan) -> str:
+        kind = "cells" if self.cells else "models"
+        ids = ",".join(plan.cohorts[c].run_ids[row] for c, row in self.members)
+        digest = hashlib.sha256(ids.encode()).hexdigest()[:16]
+        return f"{self.metric}.{self.from_end}.{kind}.{digest}"
+
+    def cohort(self, plan: Plan) -> Cohort:
+        """Return the cohort of the first model; the others have the same network."""
+        return plan.cohorts[self.members[0][0]]
+
+
+@dataclass(frozen=True, slots=True)
+class LandscapeStage:
+    """The stage, as :mod:`zoo.launch.stages` runs it."""
+
+    name: str = NAME
+
+    def parts(self, path: Path, settings: Mapping[str, Any]) -> Sequence[Part]:
+        """Return the parts.
+
+        Raises:
+            StoreError: the store is not trained to its end.
+        """
+        reader = _reader(path)
+        _check_complete(reader)
+        plan = reader.plan
+        return [
+            Part(block.key(plan), len(block.members), _cost(plan, block))
+            for block in _blocks(plan, settings)
+        ]
+
+    def run_part(
+        self, path: Path, settings: Mapping[str, Any], key: str
+    ) -> tuple[_Arrays, dict[str, Any]]:
+        """Return the values of a part's models or pairs."""
+        found = _made_before(path, settings, key)
+        if found is not None:
+            return found, {"taken_over": True}
+        reader = _reader(path)
+        block = _by_key(reader.plan, settings)[key]
+        with torch.no_grad():
+            form = _cell_part if block.cells else _model_part
+            return form(path, reader, settings, block), {"models": len(block.members)}
+
+    def finish(self, path: Path, settings: Mapping[str, Any], folder: StageFolder) -> None:
+        """Publish the columns and the tables of cells and pairs, from every part there is."""
+        reader = _reader(path)
+        everything = {**settings, "checkpoints": "all", "metrics": list(settings["options"])}
+        parts: dict[tuple[str, int], list[tuple[_Block, _Arrays]]] = {}
+        folders = _folders(path, settings)
+        where = {key: held for held in folders for key in held.parts_done()}
+        for block in _blocks(reader.plan, everything):
+            key = block.key(reader.plan)
+            if key in where:
+                arrays, _ = where[key].read(key)
+                parts.setdefault((block.metric, block.from_end), []).append((block, arrays))
+        models = {
+            name: [(b.members, arrays) for b, arrays in blocks]
+            for name, blocks in parts.items()
+            if name[0] in MODEL_METRICS
+        }
+        cells = {
+            name: [(b.cells, arrays) for b, arrays in blocks]
+            for name, blocks in parts.items()
+            if name[0] in CELL_METRICS
+        }
+        data = {c.key["data"]: _data(path, c.id) for c in reader.plan.cohorts}
+        publish_landscape(path, reader, settings, folder.id, models, cells, data)
+
+
+stage = LandscapeStage()
+
+
+def _check_complete(reader: StoreReader) -> None:
+    states = [state for cohort in reader.cohorts for state in cohort.status.tolist()]
+    left = sum(state not in ("done", "diverged") for state in states)
+    if left:
+        msg = f"{left} of {len(states)} models are not trained to their end; `zoo run STORE` first"
+        raise StoreError(msg)
+
+
+def _network_key(cohort: Cohort) -> str:
+    """Return what models must agree on to be measured together."""
+    shared = [cohort.architecture["ops"], cohort.example_shape, cohort.classes]
+    return json.dumps([*shared, cohort.key["data"], cohort.key["normalization"]])
+
+
+def _blocks(plan: Plan, settings: Mapping[str, Any]) -> Iterator[_Block]:
+    chosen = from_ends(plan, settings["checkpoints"])
+    keys = [_network_key(cohort) for cohort in plan.cohorts]
+    cells = [cell for cell in cells_of(plan) if len(cell.members) > 1]
+    for key in dict.fromkeys(keys):
+        for metric in settings["metrics"]:
+            for from_end in chosen:
+                there = {
+                    i: cohort
+                    for i, cohort in enumerate(plan.cohorts)
+                    if keys[i] == key and from_end < cohort.checkpoints
+                }
+                if metric in CELL_METRICS:
+                    own = [cell for cell in cells if cell.members[0][0] in there]
+                    yield from _cell_blocks(metric, from_end, own)
+                    continue
+                members = [(i, row) for i, c in there.items() for row in range(c.models)]
+                for start in range(0, len(members), _PART_ROWS):
+                    part = tuple(members[start : start + _PART_ROWS])
+                    yield _Block(metric, from_end, part)
+
+
+def _cell_blocks(metric: str, from_end: int, cells: Sequence[Cell]) -> Iterator[_Block]:
+    """Yield some cells at a time, of about so many models together."""
+    part: list[Cell] = []
+    for cell in (*cells, None):
+        count = sum(len(c.members) for c in part)
+        if part and (cell is None or count + len(cell.members) > _PART_ROWS):
+            yield _Block(metric, from_end, tuple(m for c in part for m in c.members), tuple(part))
+            part = []
+        if cell is not None:
+            part.append(cell)
+
+
+def _by_key(plan: Plan, settings: Mapping[str, Any]) -> dict[str, _Block]:
+    return {block.key(plan): block for block in _blocks(plan, settings)}
+
+
+def _cost(plan: Plan, block: _Block) -> float:
+    passes = 100.0 if block.cells else MODEL_METRICS[block.metric].passes
+    flops = float(block.cohort(plan).architecture["forward_flops_per_example"])
+    return len(block.members) * passes * flops
+
+
+def _folders(path: Path, settings: Mapping[str, Any]) -> list[StageFolder]:
+    """Return the folders of every choice of metrics and checkpoints with these options."""
+    here = StageFolder(path, NAME, settings)
+    found = [here]
+    for file in sorted(here.folder.parent.glob(f"{NAME}-*/settings.json")):
+        other = json.loads(file.read_text(encoding="utf-8"))["settings"]
+        same = all(other.get(name) == settings[name] for name in ("options", "probes"))
+        if same and other != dict(settings):
+            found.append(StageFolder(path, NAME, other))
+    return found
+
+
+def _made_before(path: Path, settings: Mapping[str, Any], key: str) -> _Arrays | None:
+    for folder in _folders(path, settings):
+        if folder.done(key):
+            return folder.read(key)[0]
+    return None
+
+
+def _read(
+    reader: StoreReader, block: _Block
+) -> tuple[list[RunSpec], NDArray[np.float32], NDArray[np.float64]]:
+    """Return specs, weights ``[n, P]`` and learning rates ``[n]`` of a block's models."""
+    runs, weights, lr = [], [], []
+    for position, row in block.members:
+        cohort, source = reader.plan.cohorts[position], reader.cohorts[position]
+        k = cohort.checkpoints - 1 - block.from_end
+        runs.append(cohort.runs[row])
+        weights.append(source.read_weights([row], [k]))
+        lr.append(float(source.metric("lr")[row, k]))
+    return runs, np.concatenate(weights), np.array(lr)
+
+
+def _model_part(
+    path: Path, reader: StoreReader, settings: Mapping[str, Any], block: _Block
+) -> _Arrays:
+    runs, weights, lr = _read(reader, block)
+    cohort = block.cohort(reader.plan)
+    return measure_models(
+        block.metric,
+        settings["options"][block.metric],
+        settings["probes"],
+        _network(cohort),
+        _data(path, cohort.id),
+        runs,
+        weights,
+        lr,
+    )
+
+
+def _cell_part(
+    path: Path, reader: StoreReader, settings: Mapping[str, Any], block: _Block
+) -> _Arrays:
+    runs, weights, _ = _read(reader, block)
+    choose = ring_pairs if CELL_METRICS[block.metric].ring else all_pairs
+    pairs: list[tuple[int, int]] = []
+    first = 0
+    for cell in block.cells:
+        pairs += [(first + a, first + b) for a, b in choose(len(cell.members))]
+        first += len(cell.members)
+    cohort = block.cohort(reader.plan)
+    return measure_pairs(
+        block.metric,
+        settings["options"][block.metric],
+        settings["probes"],
+        _network(cohort),
+        _data(path, cohort.id),
+        runs,
+        weights,
+        pairs,
+    )
+
+
+@lru_cache(maxsize=2)
+def _open(path: str) -> StoreReader:
+    return StoreReader(path)
+
+
+def _reader(path: Path) -> StoreReader:
+    reader = _open(str(Path(path).absolute()))
+    reader.refresh()
+    return reader
+
+
+def _network(cohort: Cohort) -> Network:
+    return build(cohort.runs[0], cohort.example_shape, cohort.classes)
+
+
+@lru_cache(maxsize=2)
+def _data(path: Path, cohort: str) -> TaskData:
+    plan = _reader(path).plan
+    found = plan.cohort(cohort)
+    paths = Sweep.from_toml(read_sweep(path), source=f"{path} (sweep)").paths
+    return task_data(plan, found, _network(found), paths, torch.device("cpu"))
