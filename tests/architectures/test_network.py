@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from zoo.architectures import ACTIVATIONS, ARCHITECTURES, NORMS, Mode, build, row_to_state_dict
 from zoo.architectures.network import state_dict_to_row
 from zoo.architectures.symmetry import permutation_groups, unit_symmetries, verify
+from zoo.architectures.weights import WEIGHT_TRANSFORMS
 from zoo.errors import SpecError
 from zoo.kernels.cross_entropy import cross_entropy
 from zoo.spec.run import RunSpec
@@ -19,27 +20,45 @@ G, B = 3, 6
 SHAPES = {"image": (2, 9, 8), "signal": (1, 13)}
 
 CASES = [
-    (family, norm, activation, data)
+    (family, norm, activation, data, "none")
     for family, norm, activation, data in itertools.product(
         ARCHITECTURES, NORMS, ACTIVATIONS, SHAPES
     )
     if not (family == "mlp" and (norm == "instance" or data == "signal"))
     # every norm with one activation, every activation with one norm
     and (activation == "relu" or norm in ("none", "layer"))
+    # a norm that has an activation of its own, with that one
+    and not (NORMS[norm].fixes and activation != "relu")
 ]
+# every weight transform, where a symmetry of the activation could survive it
+CASES += [
+    (family, norm, activation, data, transform)
+    for family, norm, activation, transform in itertools.product(
+        ARCHITECTURES, ("none", "batch"), ("relu", "tanh", "identity"), WEIGHT_TRANSFORMS
+    )
+    for data in SHAPES
+    if transform != "none" and not (family == "mlp" and data == "signal")
+]
+#: The kinds of factor that a transform hands from one output's weights to the output.
+HANDED_ON = {"none": {"scale", "sign"}, "standardize": {"sign"}}
 
 
-def network_of(family, norm, activation, data, **more):
-    run = RunSpec(
+def spec_of(family, norm, activation, transform="none", **more):
+    return RunSpec(
         architecture=family,
         norm=norm,
         activation=activation,
         width=8,
         depth=2,
         norm_groups=2,
+        virtual_batch=3,
+        weight_transform=transform,
         **more,
     )
-    return build(run, SHAPES[data], 5)
+
+
+def network_of(family, norm, activation, data, transform="none", **more):
+    return build(spec_of(family, norm, activation, transform, **more), SHAPES[data], 5)
 
 
 def random_slab(network, seed=0):
@@ -61,10 +80,10 @@ def module_of(network, row):
 
 
 @pytest.mark.parametrize("conv", ["im2col", "grouped"])
-@pytest.mark.parametrize(("family", "norm", "activation", "data"), CASES)
+@pytest.mark.parametrize(("family", "norm", "activation", "data", "transform"), CASES)
 @pytest.mark.parametrize("training", [True, False])
-def test_stacked_equals_module(family, norm, activation, data, training, conv):
-    network = network_of(family, norm, activation, data)
+def test_stacked_equals_module(family, norm, activation, data, transform, training, conv):
+    network = network_of(family, norm, activation, data, transform)
     slab = random_slab(network)
     gen = torch.Generator().manual_seed(1)
     x = torch.randn(G, B, *SHAPES[data], generator=gen)
@@ -93,12 +112,14 @@ def test_stacked_equals_module(family, norm, activation, data, training, conv):
             torch.testing.assert_close(
                 value[g].double(), dict(module.named_buffers())[name], rtol=1e-5, atol=1e-6
             )
-    assert bool(mode.new_buffers) == (training and norm == "batch")
+    buffers = {s.name for s in network.layout.segments if s.role == "buffer"}
+    assert set(mode.new_buffers) == (buffers if training else set())
+    assert bool(buffers) == (norm in ("batch", "ghost_batch"))
 
 
-@pytest.mark.parametrize(("family", "norm", "activation", "data"), CASES)
-def test_symmetries_hold_and_cover(family, norm, activation, data):
-    network = network_of(family, norm, activation, data)
+@pytest.mark.parametrize(("family", "norm", "activation", "data", "transform"), CASES)
+def test_symmetries_hold_and_cover(family, norm, activation, data, transform):
+    network = network_of(family, norm, activation, data, transform)
     errors = verify(network)
     assert max(errors.values()) < 1e-5
     groups = permutation_groups(network)
@@ -106,9 +127,16 @@ def test_symmetries_hold_and_cover(family, norm, activation, data):
     # every tensor with units is moved by some group: nothing was forgotten
     moved = {key for g in groups for key, _ in g.axes}
     assert moved >= {s.name for s in network.layout.segments if s.name.startswith("hidden")}
-    kinds = {s.kind for s in unit_symmetries(network)}
-    wanted = {"relu": {"scale"}, "leaky_relu": {"scale"}, "tanh": {"sign"}}
-    assert kinds == wanted.get(activation, set())
+    passes = {"relu": {"scale"}, "leaky_relu": {"scale"}, "tanh": {"sign"},
+              "identity": {"scale", "sign"}}  # fmt: skip
+    kinds = passes.get(spec_of(family, norm, activation).activation, set())
+    found = {group.name: set() for group in groups}
+    for symmetry in unit_symmetries(network):
+        found[symmetry.group].add(symmetry.kind)
+    first, last = found.values()
+    # an affine norm takes the factor on; a transformed consumer cannot undo it
+    assert last == (kinds if norm != "none" else kinds & HANDED_ON[transform])
+    assert first == (last if transform == "none" else set())
 
 
 def test_a_wrong_permutation_is_noticed():

@@ -399,6 +399,7 @@ def test_every_field_that_is_read_changes_the_run_id(name):
         "optimizer": "adam", "norm": "batch", "data": "mnist1d", "normalization": "none",
         "augmentation": "noise", "architecture": "cnn", "activation": "tanh", "init": "orthogonal",
         "schedule": "cosine", "precision": "bfloat16", "nesterov": True,
+        "weight_transform": "standardize", "decay_mask": "kernels",
     }  # fmt: skip
     needs = {
         "norm_groups": {"norm": "group"}, "augment_strength": {"augmentation": "noise"},
@@ -408,6 +409,9 @@ def test_every_field_that_is_read_changes_the_run_id(name):
         "lr_final": {"schedule": "cosine"}, "pct_start": {"schedule": "one_cycle"},
         "div_factor": {"schedule": "one_cycle"}, "augment_seed": {"augmentation": "noise"},
         "dropout_seed": {"dropout": 0.1}, "noise_seed": {"label_noise": 0.1},
+        "virtual_batch": {"norm": "ghost_batch"}, "trust": {"optimizer": "lars"},
+        "projection_delta": {"optimizer": "adamp"}, "projection_decay": {"optimizer": "sgdp"},
+        "decay_mask": {"weight_decay": 0.1},
     }.get(name, {})  # fmt: skip
     info = field_infos()[name]
     value = others.get(name, 7 if info.kind == "int" else 0.375)

@@ -21,7 +21,18 @@ HYPER = {
     "adam": {"lr": 3e-4, "weight_decay": 1e-3, "eps": 1e-4},
     "adamw": {"lr": 3e-4, "weight_decay": 1e-2, "eps": 1e-4},
     "rmsprop": {"lr": 1e-4, "momentum": 0.5, "weight_decay": 1e-3, "eps": 1e-4},
+    "lion": {"lr": 1e-4, "weight_decay": 1e-2},
+    "lars": {"lr": 0.02, "weight_decay": 1e-3, "trust": 0.3, "nesterov": True},
+    "lamb": {"lr": 3e-4, "weight_decay": 1e-2, "eps": 1e-4},
+    "sgdp": {"lr": 0.02, "weight_decay": 1e-3},
+    "adamp": {"lr": 3e-4, "weight_decay": 1e-2, "eps": 1e-4},
+    "muon": {"lr": 3e-4, "weight_decay": 1e-2, "eps": 1e-4},
 }
+
+
+#: Optimizers that are crossed with every norm; the others with those that leave no gradient to
+#: rounding alone: a sign, or a rate from a norm, would make whole steps of it.
+EVERYWHERE = ("sgd", "adam", "adamw", "rmsprop")
 
 
 def cases():
@@ -30,7 +41,8 @@ def cases():
             if family == "mlp" and norm == "instance":
                 continue
             for optimizer in OPTIMIZERS:
-                yield family, norm, optimizer
+                if optimizer in EVERYWHERE or norm in ("none", "group"):
+                    yield family, norm, optimizer
 
 
 @pytest.mark.parametrize(("family", "norm", "optimizer"), list(cases()))
@@ -40,7 +52,8 @@ def test_stacked_equals_torch_optim(family, norm, optimizer):
     # Well-conditioned on purpose: a relu at its kink, or a norm over four nearly equal values,
     # turns a rounding difference into another gradient, in torch as here.
     runs = specs(3, steps=20, architecture=family, norm=norm, optimizer=optimizer, data=data,
-                 activation="gelu", batch_size=64, norm_groups=2, **HYPER[optimizer])  # fmt: skip
+                 activation="gelu", norm_groups=2, virtual_batch=64,
+                 batch_size=128 if norm == "ghost_batch" else 64, **HYPER[optimizer])  # fmt: skip
     _check(runs)
 
 
@@ -60,19 +73,51 @@ def test_stacked_equals_torch_optim(family, norm, optimizer):
         {"init": "orthogonal", "init_scale": 0.7},
         {"data": "mnist1d", "architecture": "cnn"},
         {"activation": "gelu", "depth": 3},
+        {
+            "weight_transform": "standardize",
+            "norm": "layer",
+            "activation": "gelu",
+            "batch_size": 64,
+            "lr": 0.01,
+        },
+        {"weight_transform": "standardize", "architecture": "cnn", "activation": "gelu"},
+        {"clip_norm": 0.3, "activation": "gelu"},
+        {"decay_mask": "kernels", "weight_decay": 0.3},
+        {
+            "decay_mask": "no_norms",
+            "weight_decay": 0.3,
+            "optimizer": "adamw",
+            "eps": 1e-4,
+            "lr": 1e-3,
+        },
+        {
+            "decay_mask": "kernels",
+            "weight_decay": 0.3,
+            "optimizer": "muon",
+            "eps": 1e-4,
+            "lr": 1e-3,
+        },
+        {"decay_mask": "kernels", "weight_decay": 0.3, "optimizer": "lars", "trust": 0.5},
+        {"optimizer": "lars", "nesterov": False, "weight_decay": 0.0, "activation": "gelu"},
+        {"optimizer": "muon", "nesterov": False, "eps": 1e-4, "lr": 1e-3},
+        {"optimizer": "sgdp", "nesterov": True, "weight_decay": 0.1, "activation": "gelu"},
+        {"optimizer": "adamp", "nesterov": True, "eps": 1e-4, "weight_decay": 0.1, "lr": 1e-3},
     ],
     ids=lambda f: "-".join(map(str, f.values())),
 )
 def test_options_equal_torch(fields):
-    _check(specs(3, steps=20, lr=0.03, **{"norm": "layer", **fields}))
+    _check(specs(3, steps=20, **{"lr": 0.03, "norm": "layer", **fields}))
 
 
 def _check(runs):
     cohort, stacked = train(runs, record=RECORD)
     _, alone = train(runs, record=RECORD, backend="reference")
     assert cohort.steps[0].tolist() == [0, 1, 7, 20]
+    trained = cohort.layout.trained
     for a, b in zip(stacked, alone, strict=True):
-        np.testing.assert_allclose(a.weights, b.weights, rtol=1e-6, atol=1e-6)
+        # running statistics carry the rounding of a mean over the batch
+        for part, atol in ((slice(trained), 1e-6), (slice(trained, None), 3e-6)):
+            np.testing.assert_allclose(a.weights[:, part], b.weights[:, part], 1e-6, atol)
         for name in a.metrics:
             np.testing.assert_allclose(
                 a.metrics[name], b.metrics[name], rtol=2e-4, atol=2e-6, err_msg=name

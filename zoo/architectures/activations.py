@@ -25,7 +25,8 @@ class ActivationKind:
         value: f(x).
         slope: f'(x) from x and f(x).
         module: the plain module.
-        symmetry: ``"scale"`` if f(ax) = a·f(x) for a > 0, ``"sign"`` if f(−x) = −f(x), or None.
+        symmetry: ``"scale"`` if f(ax) = a·f(x) for a > 0, ``"sign"`` if f(−x) = −f(x),
+            ``"linear"`` if both, or None.
         flops: operations an element, roughly.
     """
 
@@ -34,6 +35,12 @@ class ActivationKind:
     module: Callable[[], nn.Module]
     symmetry: str | None = None
     flops: int = 1
+
+    @property
+    def symmetries(self) -> frozenset[str]:
+        """The kinds of factor that pass through f: ``"scale"``, ``"sign"``, both or none."""
+        both = {"scale", "sign"} if self.symmetry == "linear" else {self.symmetry}
+        return frozenset(name for name in both if name is not None)
 
 
 ACTIVATIONS: Registry[ActivationKind] = Registry("activation", field="activation")
@@ -95,6 +102,9 @@ def _silu_slope(x: Tensor, y: Tensor) -> Tensor:
 
 
 _enter = ACTIVATIONS.register
+_enter("identity")(
+    ActivationKind(lambda x: x, lambda x, y: torch.ones_like(x), nn.Identity, "linear", flops=0)
+)
 _enter("relu")(ActivationKind(torch.relu, lambda x, y: (y > 0).to(y.dtype), nn.ReLU, "scale"))
 _enter("leaky_relu")(
     ActivationKind(

@@ -12,6 +12,7 @@ from zoo.architectures.linear import Linear
 from zoo.architectures.network import Network
 from zoo.architectures.op import Op, Shape
 from zoo.architectures.pool import GlobalAveragePool
+from zoo.architectures.weights import transformed
 from zoo.errors import Problem, SpecError
 from zoo.spec.run import RunSpec
 
@@ -36,7 +37,7 @@ def cnn(run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Network:
         block = f"hidden.{layer}"
         conv = Conv(f"{block}.conv", shape, run.width, 2 if layer < _STRIDED else 1)
         shape = conv.out_shape()
-        ops.append(conv)
+        ops.append(transformed(conv, run.weight_transform))
         ops += after_weights(run, block, shape, layer)
     ops.append(GlobalAveragePool("pool", shape))
     ops.append(Linear("output", run.width, classes))

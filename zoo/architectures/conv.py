@@ -33,6 +33,7 @@ class Conv(Op):
     """
 
     equivariant = False
+    input_factors = frozenset({"scale", "sign"})
 
     def __init__(self, path: str, inputs: Shape, outputs: int, stride: int) -> None:
         super().__init__(path)

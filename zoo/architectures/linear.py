@@ -16,6 +16,7 @@ class Linear(Op):
     """y = x Wᵀ + b with W ``[out, in]`` and b ``[out]``, as :class:`torch.nn.Linear`."""
 
     equivariant = False
+    input_factors = frozenset({"scale", "sign"})
 
     def __init__(self, path: str, inputs: int, outputs: int) -> None:
         super().__init__(path)

@@ -8,6 +8,7 @@ from zoo.architectures.families import ARCHITECTURES, Family, after_weights
 from zoo.architectures.linear import Linear
 from zoo.architectures.network import Network
 from zoo.architectures.op import Op, Shape
+from zoo.architectures.weights import transformed
 from zoo.spec.run import RunSpec
 
 __all__ = ["mlp"]
@@ -19,7 +20,7 @@ def mlp(run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Network:
     ops: list[Op] = []
     for layer in range(run.depth or 1):
         block = f"hidden.{layer}"
-        ops.append(Linear(f"{block}.linear", inputs, run.width))
+        ops.append(transformed(Linear(f"{block}.linear", inputs, run.width), run.weight_transform))
         ops += after_weights(run, block, Shape((), run.width), layer)
         inputs = run.width
     ops.append(Linear("output", inputs, classes))

@@ -80,6 +80,11 @@ class Op(ABC):
 
     #: Whether permuting input channels permutes output channels alike.
     equivariant = True
+    #: Kinds of factor ("scale", "sign") that an output unit takes on from the parameters that
+    #: :meth:`scaled` names.
+    output_factors: frozenset[str] = frozenset({"scale", "sign"})
+    #: Kinds of factor on an input unit that its column of the weight can undo.
+    input_factors: frozenset[str] = frozenset()
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -87,6 +92,10 @@ class Op(ABC):
     def params(self) -> tuple[Param, ...]:
         """Return the tensors that this op owns, buffers last."""
         return ()
+
+    def scaled(self) -> tuple[str, ...]:
+        """Return the suffixes of the parameters that, multiplied by a, multiply the output by a."""
+        return tuple(p.suffix for p in self.params() if p.role != "buffer")
 
     def key(self, suffix: str) -> str:
         """Return the state-dict key of one of them."""

@@ -73,26 +73,28 @@ def _walk(network: Network) -> tuple[list[PermutationGroup], list[UnitSymmetry]]
     name, size, blocks = "", 0, 1
     axes: list[tuple[str, int]] = []
     factor: list[tuple[str, int]] = []
-    kind: str | None = None
+    kinds: frozenset[str] = frozenset()
+    activated: frozenset[str] = frozenset()
     for op in network.ops:
         if not op.equivariant:
             if name:
                 consumer = (op.key("weight"), 1)
                 groups.append(PermutationGroup(name, size, blocks, (*axes, consumer)))
-                if kind is not None:
-                    symmetries.append(UnitSymmetry(name, kind, tuple(factor), (consumer,)))
-            name, size, blocks, kind = op.path, op.out_shape().channels, 1, None
+                shared = sorted(kinds & activated & op.input_factors)
+                symmetries += [UnitSymmetry(name, k, tuple(factor), (consumer,)) for k in shared]
+            name, size, blocks = op.path, op.out_shape().channels, 1
+            activated = frozenset()
             axes = [(op.key(p.suffix), 0) for p in op.params()]
-            factor = list(axes)
+            factor, kinds = [(op.key(s), 0) for s in op.scaled()], op.output_factors
         elif name:
             own = [(op.key(p.suffix), 0) for p in op.params()]
             axes += own
             if isinstance(op, Norm) and own:
                 blocks = op.permutation_blocks
                 # A norm undoes a factor on its input; one on its affine output passes through.
-                factor = [(op.key(p.suffix), 0) for p in op.params() if p.role != "buffer"]
+                factor, kinds = [(op.key(s), 0) for s in op.scaled()], op.output_factors
             if isinstance(op, Activation):
-                kind = op.kind.symmetry
+                activated = op.kind.symmetries
     return groups, symmetries
 
 

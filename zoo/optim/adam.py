@@ -6,7 +6,7 @@ Adam adds λp to g; AdamW multiplies p by 1 − ηλ first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer
+from zoo.architectures.layout import Layout
+from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
 from zoo.spec.run import RunSpec
 
 __all__ = ["Adam", "AdamW"]
@@ -57,6 +58,7 @@ class Adam(Optimizer):
         moments: Sequence[Tensor],
         c: Coefficients,
         run: Mapping[str, Any],
+        layout: Layout,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the stepped parameters and both moments."""
         p, g = self._decay(p, g, c)
@@ -68,7 +70,7 @@ class Adam(Optimizer):
     def _decay(self, p: Tensor, g: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         return p, torch.addcmul(g, c["weight_decay"], p)
 
-    def torch(self, params: Iterable[Tensor], run: RunSpec) -> torch.optim.Optimizer:
+    def torch(self, params: TorchParams, run: RunSpec) -> torch.optim.Optimizer:
         """Return ``torch.optim.Adam``."""
         return torch.optim.Adam(params, **_torch_arguments(run))
 
@@ -77,6 +79,7 @@ class AdamW(Adam):
     """As ``torch.optim.AdamW``: decay apart from the gradient."""
 
     coefficients: ClassVar[tuple[str, ...]] = (*Adam.coefficients[:-1], "keep")
+    decays: ClassVar[Mapping[str, float]] = {"keep": 1.0}
 
     def table(
         self, runs: Sequence[RunSpec], lr: NDArray[np.float64], step: NDArray[np.int64]
@@ -88,7 +91,7 @@ class AdamW(Adam):
     def _decay(self, p: Tensor, g: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         return p * c["keep"], g
 
-    def torch(self, params: Iterable[Tensor], run: RunSpec) -> torch.optim.Optimizer:
+    def torch(self, params: TorchParams, run: RunSpec) -> torch.optim.Optimizer:
         """Return ``torch.optim.AdamW``."""
         return torch.optim.AdamW(params, **_torch_arguments(run))
 

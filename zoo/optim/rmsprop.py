@@ -5,7 +5,7 @@ g ← g + λp;  s ← αs + (1−α)g²;  b ← μb + g/(√s + ε);  p ← p �
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer
+from zoo.architectures.layout import Layout
+from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
 from zoo.spec.run import RunSpec
 
 __all__ = ["RMSprop"]
@@ -47,6 +48,7 @@ class RMSprop(Optimizer):
         moments: Sequence[Tensor],
         c: Coefficients,
         run: Mapping[str, Any],
+        layout: Layout,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the stepped parameters, the squared average and the momentum buffer."""
         g = torch.addcmul(g, c["weight_decay"], p)
@@ -54,7 +56,7 @@ class RMSprop(Optimizer):
         b = torch.addcmul(g / (s.sqrt() + c["eps"]), c["momentum"], moments[1])
         return torch.addcmul(p, c["lr"], b, value=-1), [s, b]
 
-    def torch(self, params: Iterable[Tensor], run: RunSpec) -> torch.optim.Optimizer:
+    def torch(self, params: TorchParams, run: RunSpec) -> torch.optim.Optimizer:
         """Return ``torch.optim.RMSprop``."""
         return torch.optim.RMSprop(
             params,

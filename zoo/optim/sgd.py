@@ -5,13 +5,14 @@ g ← g + λp;  b ← μb + g;  p ← p − η·b, or p ← p − η·(g + μb) 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer
+from zoo.architectures.layout import Layout
+from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
 from zoo.spec.run import RunSpec
 
 __all__ = ["SGD"]
@@ -31,6 +32,7 @@ class SGD(Optimizer):
         moments: Sequence[Tensor],
         c: Coefficients,
         run: Mapping[str, Any],
+        layout: Layout,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the stepped parameters and the momentum buffer."""
         g = torch.addcmul(g, c["weight_decay"], p)
@@ -38,7 +40,7 @@ class SGD(Optimizer):
         direction = torch.addcmul(g, c["momentum"], b) if run["nesterov"] else b
         return torch.addcmul(p, c["lr"], direction, value=-1), [b]
 
-    def torch(self, params: Iterable[Tensor], run: RunSpec) -> torch.optim.Optimizer:
+    def torch(self, params: TorchParams, run: RunSpec) -> torch.optim.Optimizer:
         """Return ``torch.optim.SGD``; torch refuses Nesterov without momentum."""
         momentum = run.momentum or 0.0
         return torch.optim.SGD(

@@ -30,6 +30,10 @@ SEED_FIELDS = ("init_seed", "order_seed", "augment_seed", "dropout_seed", "noise
 #: Fields whose registry entries declare further fields.
 OWNERS = ("optimizer", "schedule", "norm", "architecture", "augmentation", "activation", "init")
 
+#: Fields younger than the first stores: at their default they are no part of the identity, so that
+#: the run ids of older stores stay.
+_LATER = ("weight_transform", "decay_mask")
+
 
 @dataclass(frozen=True, slots=True)
 class FieldInfo:
@@ -103,7 +107,9 @@ class RunSpec:
     depth: int | None = _field(None, "hidden layers; None = the family's own", low=1)
     activation: str = _field("relu", "activation function")
     norm: str = _field("none", "normalisation layer")
-    norm_groups: int | None = _field(None, "groups of the group norm", low=1)
+    norm_groups: int | None = _field(None, "groups of the group norm and of EvoNorm", low=1)
+    virtual_batch: int | None = _field(None, "examples that share ghost batch statistics", low=2)
+    weight_transform: str = _field("none", "what hidden weights go through before they are used")
     dropout: float = _field(0.0, "dropout probability", low=0, below=1)
     # optimization
     optimizer: str = _field("sgd", "optimizer")
@@ -112,9 +118,16 @@ class RunSpec:
     nesterov: bool | None = _field(None, "Nesterov momentum")
     beta1: float | None = _field(None, "decay of the first moment", low=0, below=1)
     beta2: float | None = _field(None, "decay of the second moment", low=0, below=1)
-    alpha: float | None = _field(None, "decay of RMSprop's squared average", low=0, below=1)
+    alpha: float | None = _field(None, "decay of the squared average", low=0, below=1)
     eps: float | None = _field(None, "term added to the denominator", above=0)
+    trust: float | None = _field(None, "trust coefficient of LARS", above=0)
+    projection_delta: float | None = _field(None, "cosine below which SGDP, AdamP project", low=0)
+    projection_decay: float | None = _field(None, "factor on the decay of what they project", low=0)
     weight_decay: float = _field(0.0, "weight decay, as the optimizer of torch defines it", low=0)
+    decay_mask: str = _field("all", "parameters that weight decay acts on")
+    clip_norm: float | None = _field(
+        None, "largest norm of a model's gradient; None = any", above=0
+    )
     label_smoothing: float = _field(0.0, "label smoothing", low=0, below=1)
     batch_size: int = _field(32, "examples a step", low=1)
     epochs: float | None = _field(None, "passes over the training set; 20 if steps is unset", low=0)
@@ -157,7 +170,16 @@ class RunSpec:
             object.__setattr__(self, "epochs", 20.0)
 
     def _fill_conditional(self) -> None:
-        """Give each conditional field its owner's default, or None where nothing reads it."""
+        """Give each conditional field its owner's default, or None where nothing reads it.
+
+        A field that an owner decides itself (``fixes``: the activation of a norm that has its own)
+        gets that value first.
+        """
+        for owner in OWNERS:
+            registry = vocabulary(owner)
+            entry = None if registry is None else registry[getattr(self, owner)]
+            for name, value in getattr(entry, "fixes", {}).items():
+                object.__setattr__(self, name, value)
         conditional: set[str] = set()
         read: dict[str, object] = {}
         for owner in OWNERS:
@@ -202,10 +224,16 @@ class RunSpec:
     def identity(self) -> dict[str, object]:
         """Return what the run id is the hash of: every field that changes a bit of the result.
 
-        A field that is None is left out, so that a field added later leaves old run ids alone.
+        A field that is None is left out, as is one of ``_LATER`` at its default: a field added
+        later leaves old run ids alone.
         """
         values = self.to_dict()
         del values["seed"]
+        if self.weight_decay == 0:
+            del values["decay_mask"]
+        for item in dataclasses.fields(self):
+            if item.name in _LATER and values.get(item.name) == item.default:
+                del values[item.name]
         if self.steps is not None:
             del values["epochs"]
         if self.label_noise == 0 and values["train_size"] is None:

@@ -112,7 +112,8 @@ def coefficient_table(
     optimizer: Optimizer, runs: Sequence[RunSpec], steps: NDArray[np.int64]
 ) -> Tensor:
     """Return the optimizer's coefficients for steps ``[T, G]`` as ``[T, n, G, 1]`` float32."""
+    names = optimizer.names(clipped=runs[0].clip_norm is not None)
     lr = group_rates(runs, steps)
     columns = optimizer.table(runs, lr, steps + 1)
-    table = np.stack([np.broadcast_to(columns[n], lr.shape) for n in optimizer.coefficients], 1)
+    table = np.stack([np.broadcast_to(columns[n], lr.shape) for n in names], 1)
     return torch.from_numpy(table.astype(np.float32)).unsqueeze(-1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.architectures import Network, build
+from zoo.architectures import NORMS, Network, build
 from zoo.architectures.symmetry import describe
 from zoo.data import Dataset, load, prepare
 from zoo.data.augment import AUGMENTATIONS
@@ -39,6 +39,9 @@ SHARED_FIELDS = (
     "batch_size",
     "precision",
 )
+#: Shared fields younger than the first stores: no part of the key at their default, so that the
+#: names of older cohorts stay.
+_LATER_FIELDS = ("virtual_batch", "weight_transform", "decay_mask")
 
 #: Rows of a task, at least, where the sweep does not say.
 _TASK_ROWS = 64
@@ -107,12 +110,17 @@ def plan(sweep: Sweep, *, base: Plan | None = None, backend: str = "auto") -> Pl
 
 
 def cohort_key(run: RunSpec, dataset: Dataset, record: RecordSpec) -> dict[str, Any]:
-    """Return what runs must agree on to stack: the shared fields, and three derived ones.
+    """Return what runs must agree on to stack: the shared fields, and some derived ones.
 
-    ``has_dropout`` and ``subset`` (trains on part of the training set) change the computation,
-    and ``checkpoints`` is K.
+    ``has_dropout``, ``subset`` (trains on part of the training set) and ``clipped`` (clips its
+    gradients) change the computation, and ``checkpoints`` is K.
     """
     key = {name: getattr(run, name) for name in SHARED_FIELDS}
+    for name in _LATER_FIELDS:
+        if getattr(run, name) != RunSpec.__dataclass_fields__[name].default:
+            key[name] = getattr(run, name)
+    if run.clip_norm is not None:
+        key["clipped"] = True
     return {
         **key,
         "has_dropout": run.dropout > 0,
@@ -157,10 +165,8 @@ def _misfits(run: RunSpec, dataset: Dataset) -> list[Problem]:
     reason = AUGMENTATIONS[run.augmentation].check(dataset.example_shape)
     if reason is not None:
         found.append(Problem("augmentation", run.augmentation, reason))
-    if run.norm == "batch" and run.batch_size == 1:
-        message = "batch norm needs more than one example a batch"
-        found.append(Problem("batch_size", 1, message, ">= 2 with norm = 'batch'"))
-    return found
+    misfit = NORMS[run.norm].misfit(run)
+    return found if misfit is None else [*found, misfit]
 
 
 def _counted(problems: Mapping[Problem, int]) -> list[Problem]:

@@ -6,6 +6,8 @@ order, labels, augmentation, dropout masks) and nothing of how it is computed.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +18,10 @@ from zoo.architectures.dropout import LAYERS, Dropout
 from zoo.architectures.network import row_to_state_dict, state_dict_to_row
 from zoo.data.augment import AUGMENTATIONS
 from zoo.errors import TrainError
+from zoo.optim.masks import DECAY_MASKS
+from zoo.optim.segments import trained_segments
 from zoo.seeds import Stream, torch_uniform
+from zoo.spec.run import RunSpec
 from zoo.train.group import Group
 from zoo.train.schedule import learning_rates
 from zoo.train.segment import current_rates
@@ -79,17 +84,7 @@ def _train_one(
     run, layout = group.runs[g], recipe.network.layout
     module = _counted(recipe, group, g).train()
     module.load_state_dict(row_to_state_dict(layout, state.slab[g].numpy()))
-    optimizer = recipe.optimizer.torch(module.parameters(), run)
-    named = dict(module.named_parameters())
-    trained = [s for s in layout.segments if s.name in named]
-    if steps.start > 0:
-        for segment in trained:
-            parts = {
-                name: moment[g, segment.offset : segment.stop].view(segment.shape).clone()
-                for name, moment in zip(recipe.optimizer.moments, state.moments, strict=True)
-            }
-            optimizer.state[named[segment.name]] = {"step": torch.tensor(float(steps.start))}
-            optimizer.state[named[segment.name]].update(parts)
+    optimizer = _optimizer(recipe, module, run, state, g, steps.start)
     rates = learning_rates(run, np.arange(steps.start, steps.stop))
     grad = moved = float("nan")
     for step, rate in zip(steps, rates, strict=True):
@@ -97,7 +92,8 @@ def _train_one(
         for layer in module.modules():
             if isinstance(layer, _CountedDropout):
                 layer.step = step
-        optimizer.param_groups[0]["lr"] = float(rate)
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = float(rate)
         loss = F.cross_entropy(module(x), y, label_smoothing=run.label_smoothing)
         if not torch.isfinite(loss):
             state.diverged[g] = step
@@ -105,21 +101,46 @@ def _train_one(
             break
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        if step == steps.stop - 1:
+        last = step == steps.stop - 1
+        if last:
             before = [p.detach().clone() for p in module.parameters()]
             grad = _norm([p.grad for p in module.parameters() if p.grad is not None])
-            optimizer.step()
+        if run.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(module.parameters(), run.clip_norm)
+        optimizer.step()
+        if last:
             after = [p.detach() for p in module.parameters()]
             moved = _norm([b - a for a, b in zip(before, after, strict=True)])
-        else:
-            optimizer.step()
     state.slab[g] = torch.from_numpy(state_dict_to_row(layout, module.state_dict()))
-    for segment in trained:
+    named = dict(module.named_parameters())
+    for segment in trained_segments(layout):
         held = optimizer.state.get(named[segment.name], {})
         for name, moment in zip(recipe.optimizer.moments, state.moments, strict=True):
             if held.get(name) is not None:
                 moment[g, segment.offset : segment.stop] = held[name].detach().reshape(-1)
     return grad, moved
+
+
+def _optimizer(
+    recipe: Recipe, module: nn.Module, run: RunSpec, state: State, g: int, steps: int
+) -> torch.optim.Optimizer:
+    """Return the twin of the recipe's optimizer, as model g left it after ``steps`` steps."""
+    named = dict(module.named_parameters())
+    segments = trained_segments(recipe.network.layout)
+    decayed = DECAY_MASKS[run.decay_mask]
+    groups: list[dict[str, Any]] = [
+        {"params": [named[s.name] for s in segments if s.role in decayed]},
+        {"params": [named[s.name] for s in segments if s.role not in decayed], "weight_decay": 0.0},
+    ]
+    optimizer = recipe.optimizer.torch([group for group in groups if group["params"]], run)
+    for segment in segments if steps > 0 else ():
+        parts = {
+            name: moment[g, segment.offset : segment.stop].view(segment.shape).clone()
+            for name, moment in zip(recipe.optimizer.moments, state.moments, strict=True)
+        }
+        held = {**recipe.optimizer.torch_state(run, steps), **parts}
+        optimizer.state[named[segment.name]] = held
+    return optimizer
 
 
 def _counted(recipe: Recipe, group: Group, g: int) -> nn.Module:

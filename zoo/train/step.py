@@ -142,11 +142,12 @@ def advance(
         live: ``[G]`` bool, false for models that are done.
         number: ``[G]`` int64, each model's own step.
     """
-    trained = recipe.network.layout.trained
     loss, grad, buffers = gradient(recipe, state.slab, inputs, ids, number)
-    coefficients = dict(zip(recipe.optimizer.coefficients, table.unbind(0), strict=True))
-    new, moments = recipe.optimizer.update(
-        state.slab[:, :trained], grad, state.moments, coefficients, recipe.shared
+    names = recipe.optimizer.names(clipped=bool(recipe.shared.get("clipped")))
+    coefficients = dict(zip(names, table.unbind(0), strict=True))
+    layout = recipe.network.layout
+    new, moments = recipe.optimizer.step(
+        state.slab[:, : layout.trained], grad, state.moments, coefficients, recipe.shared, layout
     )
     bad = state.active & live & ~torch.isfinite(loss)
     return State(

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from zoo.architectures.op import Op, Param, Shape
+from zoo.errors import Problem
 from zoo.registry import Registry
+from zoo.spec.run import RunSpec
 
 __all__ = ["EPS", "NORMS", "Norm", "standardize", "standardize_backward"]
 
@@ -32,11 +34,18 @@ class Norm(Op):
 
     #: Conditional run-spec fields that this norm reads, with their defaults.
     fields: ClassVar[Mapping[str, Any]] = {}
+    #: Run-spec fields that this norm decides itself: its own activation, say.
+    fixes: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, path: str, shape: Shape, options: Mapping[str, Any]) -> None:
         super().__init__(path)
         self.shape = shape
         self.options = dict(options)
+
+    @classmethod
+    def misfit(cls, run: RunSpec) -> Problem | None:
+        """Return why a run cannot have this norm whatever its place, or None."""
+        return None
 
     def problem(self) -> str | None:
         """Return why this norm cannot stand at this place, or None."""
@@ -68,12 +77,14 @@ class Norm(Op):
 NORMS: Registry[type[Norm]] = Registry("norm", field="norm")
 
 
-def standardize(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def standardize(
+    x: Tensor, dims: tuple[int, ...], eps: float = EPS
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return (x − μ)/√(σ² + ε) over ``dims``, with rstd, μ and the biased σ² (kept dims)."""
     mean = x.mean(dims, keepdim=True)
     centred = x - mean
     var = centred.square().mean(dims, keepdim=True)
-    rstd = torch.rsqrt(var + EPS)
+    rstd = torch.rsqrt(var + eps)
     return centred * rstd, rstd, mean, var
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from zoo.architectures.layout import BUFFER
 from zoo.architectures.norms.base import EPS, NORMS, Norm, standardize, standardize_backward
 from zoo.architectures.op import Mode, Param, Params
+from zoo.errors import Problem
+from zoo.spec.run import RunSpec
 
 __all__ = ["MOMENTUM", "BatchNorm"]
 
@@ -21,6 +23,14 @@ _DIMS = (1, 2)
 @NORMS.register("batch")
 class BatchNorm(Norm):
     """Statistics over examples and positions; running mean and unbiased variance are buffers."""
+
+    @classmethod
+    def misfit(cls, run: RunSpec) -> Problem | None:
+        """Refuse a batch of one, whose statistics are its own values."""
+        if run.batch_size > 1:
+            return None
+        message = "batch norm needs more than one example a batch"
+        return Problem("batch_size", 1, message, f">= 2 with norm = {run.norm!r}")
 
     def params(self) -> tuple[Param, ...]:
         """Return weight, bias, running_mean and running_var, all ``[C]``."""

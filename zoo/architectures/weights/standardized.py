@@ -1,0 +1,48 @@
+"""Weight standardization (Qiao et al. 2019, arXiv 1903.10520).
+
+ŵ = (w − μ)/√(σ² + ε), with mean and biased variance over the inputs of each output unit (each
+filter). ε is that of BiT (Kolesnikov et al. 2019, arXiv 1912.11370): small beside the variance of
+any initialisation, so that ŵ does not depend on the scale of w.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.architectures.norms.base import standardize, standardize_backward
+from zoo.architectures.weights.base import WEIGHT_TRANSFORMS, WeightTransform
+
+__all__ = ["EPS", "Standardized"]
+
+#: Added to the variance of a filter.
+EPS = 1e-10
+_DIMS = (2,)
+
+
+class Standardized(WeightTransform):
+    """Zero mean and unit variance over the inputs of each output: odd in w, blind to its scale."""
+
+    output_factors: ClassVar[frozenset[str]] = frozenset({"sign"})
+
+    def forward(self, w: Tensor) -> tuple[Tensor, Any]:
+        """Return the standardised filters."""
+        xhat, rstd, _, _ = standardize(w.flatten(2), _DIMS, EPS)
+        return xhat.view(w.shape), (xhat, rstd)
+
+    def backward(self, dw: Tensor, saved: Any) -> Tensor:
+        """Return rstd · (dŵ − mean(dŵ) − ŵ · mean(dŵ · ŵ))."""
+        xhat, rstd = saved
+        d = standardize_backward(dw.float().flatten(2), xhat, rstd, _DIMS)
+        return d.view(dw.shape)
+
+    def single(self, w: Tensor) -> Tensor:
+        """Return the standardised filters of one model."""
+        rows = w.flatten(1)
+        var, mean = torch.var_mean(rows, 1, correction=0, keepdim=True)
+        return ((rows - mean) / torch.sqrt(var + EPS)).view(w.shape)
+
+
+WEIGHT_TRANSFORMS.register("standardize")(Standardized())
