@@ -17,7 +17,7 @@ __all__ = ["Registry", "vocabulary"]
 
 T = TypeVar("T")
 
-_ROOMS = ("zoo.data", "zoo.architectures", "zoo.optim", "zoo.train")
+_ROOMS = ("zoo.data", "zoo.architectures", "zoo.optim", "zoo.train", "zoo.diets")
 _VOCABULARIES: dict[str, Registry[object]] = {}
 
 

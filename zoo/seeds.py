@@ -30,6 +30,7 @@ __all__ = [
     "torch_bits",
     "torch_normal",
     "torch_uniform",
+    "torch_uniform_at",
     "uniform",
 ]
 
@@ -59,6 +60,8 @@ class Stream(IntEnum):
     SAMPLE = 9
     LANDSCAPE = 10
     PHASES = 20
+    DIET = 30
+    DYNAMIC_DIET = 31
 
 
 def _rounds(c0: _U64, c1: _U64, c2: _U64, c3: _U64, k0: _U64, k1: _U64) -> tuple[_U64, ...]:
@@ -237,6 +240,24 @@ def torch_bits(seed: Tensor, stream: int, index: Tensor, n: int) -> Tensor:
 def torch_uniform(seed: Tensor, stream: int, index: Tensor, n: int) -> Tensor:
     """Return :func:`uniform` of each model as float32 ``[G, n]``, the same numbers exactly."""
     return (torch_bits(seed, stream, index, n) >> 8).to(torch.float32) * 2.0**-24
+
+
+def torch_uniform_at(seed: Tensor, stream: int, index: Tensor, positions: Tensor) -> Tensor:
+    """Return chosen entries of :func:`torch_uniform` without the others, float32 ``[G, n]``.
+
+    Args:
+        seed: ``[G]`` int64 seeds.
+        stream: what they are for.
+        index: ``[G]`` int64.
+        positions: ``[G, n]`` int64, which entries of each model.
+    """
+    seed, index = seed.reshape(-1, 1), index.reshape(-1, 1)
+    zero = torch.zeros_like(positions)
+    counter = ((positions // 4) & _MASK, (index & _MASK) + zero, (index >> 32) + zero, zero)
+    words = _rounds_torch(counter, (seed + zero, zero + int(stream)))
+    blocks = torch.stack(torch.broadcast_tensors(*words), dim=-1)  # type: ignore[no-untyped-call]
+    bits = blocks.gather(-1, (positions % 4).unsqueeze(-1)).squeeze(-1)
+    return (bits >> 8).to(torch.float32) * 2.0**-24
 
 
 def torch_normal(seed: Tensor, stream: int, index: Tensor, n: int) -> Tensor:

@@ -1,0 +1,39 @@
+"""Dynamic loss-based reweighting (Sow et al. 2025, arXiv 2502.06733), its LinUpper strategy."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.train.dynamic import DYNAMICS, Dynamic, Memory, Presented, Schedule
+
+__all__ = ["LossReweighting"]
+
+
+class LossReweighting(Dynamic):
+    """Examples of low loss weigh less, and none weighs much more than the others.
+
+    The losses of a batch are mapped linearly to [−1, 1]; h = min(ℓ' + 1, 1) rises from 0 to 1 over
+    the lower half of that range and is flat above it; the weights are B·softmax(h/r) over the
+    batch, so that the largest is below e^(1/r) times the smallest. Off before the share
+    ``reweight_start`` of the steps; r is ``reweight_temperature``.
+    """
+
+    fields: ClassVar[dict[str, Any]] = {"reweight_temperature": 1.0, "reweight_start": 0.0}
+
+    def weigh(self, seen: Presented, schedule: Schedule, memory: Memory) -> tuple[Tensor, Memory]:
+        """Return weights with mean 1."""
+        B = seen.losses.shape[1]
+        losses = seen.losses.double()
+        low, high = losses.amin(1, keepdim=True), losses.amax(1, keepdim=True)
+        scaled = (2 * losses - high - low) / (high - low).clamp(min=1e-6)
+        bounded = (scaled + 1).clamp(max=1.0)
+        weights = B * torch.softmax(bounded / self.option(schedule, "reweight_temperature"), 1)
+        start = self.option(schedule, "reweight_start") * schedule.total.unsqueeze(1)
+        on = seen.step.unsqueeze(1) >= start
+        return torch.where(on, weights, 1.0).float(), memory
+
+
+DYNAMICS.register("loss_reweighting")(LossReweighting())

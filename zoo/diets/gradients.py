@@ -1,0 +1,121 @@
+"""Norms of per-example gradients of stacked networks, without any per-example gradient.
+
+For a linear map y_t = W a_t + b the gradient of example i is Σ_t g_t a_tᵀ, so that with the
+activations A ``[T, in]`` and the output gradients D ``[T, out]`` of the example
+
+    ‖∇W‖² = Σ (A Aᵀ ⊙ D Dᵀ)  or  ‖Dᵀ A‖²,    ‖∇b‖² = ‖Σ_t d_t‖²,
+
+whichever is cheaper: "ghost norms" (Goodfellow 2015, arXiv 1510.01799; Bu et al. 2022, arXiv
+2205.10683). One forward and one backward pass give the norms of a whole batch. What is no plain
+linear map (norms, transformed weights) takes its batch as models instead, which is exact too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.architectures import Network
+from zoo.architectures.conv import Conv
+from zoo.architectures.linear import Linear
+from zoo.architectures.op import Mode, Op, Params
+
+__all__ = ["gradient_norms", "last_features"]
+
+
+def _mode() -> Mode:
+    return Mode(training=False, conv="grouped")
+
+
+def last_features(network: Network, params: Params, x: Tensor) -> Tensor:
+    """Return the inputs ``[G, B, F]`` of the last layer, in eval mode; x is ``[G, B, T, C]``."""
+    mode = _mode()
+    for op in network.ops[:-1]:
+        x, _ = op.forward(params, x, mode)
+    return x.flatten(2).float()
+
+
+def gradient_norms(network: Network, params: Params, x: Tensor, labels: Tensor) -> Tensor:
+    """Return ‖∇_w ℓ(x_i, y_i)‖₂ over all trained parameters, in eval mode.
+
+    Args:
+        network: the architecture.
+        params: every tensor, each ``[G, *shape]``.
+        x: ``[G, B, T, C_in]`` examples in the stacked form.
+        labels: ``[B]`` or ``[G, B]`` int64.
+
+    Returns:
+        ``[G, B]`` float32.
+    """
+    mode = _mode()
+    entered, saved = [], []
+    h = x
+    for op in network.ops:
+        entered.append(h)
+        h, kept = op.forward(params, h, mode)
+        saved.append(kept)
+    logits = h.squeeze(2).float()
+    d = torch.softmax(logits, -1) - F.one_hot(labels, logits.shape[-1])
+    total = torch.zeros(logits.shape[:2], dtype=torch.float32, device=logits.device)
+    flow: Tensor | None = d.unsqueeze(2)
+    first = next(i for i, op in enumerate(network.ops) if op.params())
+    for index in range(len(network.ops) - 1, first - 1, -1):
+        if flow is None:
+            break
+        op = network.ops[index]
+        if op.params():
+            total = total + _squared(op, params, entered[index], flow, mode)
+        flow = _input_gradient(op, params, saved[index], flow, mode, need_dx=index > first)
+    return total.sqrt()
+
+
+def _input_gradient(
+    op: Op, params: Params, saved: Any, d: Tensor, mode: Mode, *, need_dx: bool
+) -> Tensor | None:
+    if not need_dx:
+        return None
+    if type(op) is Linear and _plain(op):
+        rows = torch.bmm(d.flatten(2), params[op.key("weight")])
+        return rows.unsqueeze(2)
+    dx, _ = op.backward(params, saved, d, mode, need_dx=True)
+    return dx
+
+
+def _plain(op: Op) -> bool:
+    """Whether the op applies its weight as it is stored."""
+    return getattr(op, "transform_name", "none") == "none"
+
+
+def _squared(op: Op, params: Params, x: Tensor, d: Tensor, mode: Mode) -> Tensor:
+    """Return the squared norm of each example's gradient of one op's parameters, ``[G, B]``."""
+    if type(op) is Linear and _plain(op):
+        return d.flatten(2).square().sum(-1) * (x.flatten(2).square().sum(-1) + 1)
+    if type(op) is Conv and _plain(op):
+        patches = op._patches(x)
+        return _sequence(patches.view(*x.shape[:2], -1, patches.shape[-1]), d)
+    return _folded(op, params, x, d, mode)
+
+
+def _sequence(a: Tensor, d: Tensor) -> Tensor:
+    """Return ‖Σ_t d_t a_tᵀ‖² + ‖Σ_t d_t‖² of a ``[G, B, T, in]`` and d ``[G, B, T, out]``."""
+    T, inputs, outputs = a.shape[2], a.shape[3], d.shape[3]
+    bias = d.sum(2).square().sum(-1)
+    if inputs * outputs > 2 * T * T:
+        weight = ((a @ a.mT) * (d @ d.mT)).sum((2, 3))
+    else:
+        weight = (d.mT @ a).square().sum((2, 3))
+    return weight + bias
+
+
+def _folded(op: Op, params: Params, x: Tensor, d: Tensor, mode: Mode) -> Tensor:
+    """Return the same for any op, with each example as a model of its own."""
+    G, B = x.shape[:2]
+    own = {op.key(p.suffix): params[op.key(p.suffix)].repeat_interleave(B, 0) for p in op.params()}
+    _, saved = op.forward(own, x.reshape(G * B, 1, *x.shape[2:]), mode)
+    apart = d.reshape(G * B, 1, *d.shape[2:])
+    _, grads = op.backward(own, saved, apart, mode, need_dx=False)
+    squares = [g.float().flatten(1).square().sum(1) for g in grads.values()]
+    return torch.stack(squares).sum(0).view(G, B)

@@ -1,0 +1,126 @@
+"""Dynamic diets: weights on the examples of a batch, worked out while training.
+
+A method sees each model's batch as it is presented, and returns a weight an example; the loss of
+the step is the weighted mean. What it must remember is a tuple of tensors that belongs to the
+training state, and its random numbers are counted by (diet seed, step or epoch): so a model on a
+dynamic diet keeps its bits whatever its neighbours, and wherever it was interrupted. The methods
+are in ``zoo/diets/dynamic``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.registry import Registry
+from zoo.spec.run import RunSpec
+
+__all__ = ["DYNAMICS", "Dynamic", "Memory", "Presented", "Schedule", "option_table", "schedule_of"]
+
+#: What a method remembers, each tensor with the model axis first.
+Memory = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Schedule:
+    """What a method knows of the runs of a group.
+
+    Args:
+        counts: ``[4, G]`` int64: diet seed, steps an epoch, steps in all, examples.
+        options: ``[n, G]`` float64, one row for each of the method's fields, in their order.
+    """
+
+    counts: Tensor
+    options: Tensor
+
+    @property
+    def seed(self) -> Tensor:
+        """``[G]`` diet seeds."""
+        return self.counts[0]
+
+    @property
+    def per_epoch(self) -> Tensor:
+        """``[G]`` steps an epoch."""
+        return self.counts[1]
+
+    @property
+    def total(self) -> Tensor:
+        """``[G]`` steps in all."""
+        return self.counts[2]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Presented:
+    """A batch of each of G models, seen before the update.
+
+    Args:
+        ids: ``[G, B]`` example ids.
+        losses: ``[G, B]`` cross-entropy of each example, in nats.
+        logits: ``[G, B, C]`` float32.
+        labels: ``[G, B]`` int64.
+        step: ``[G]`` int64, each model's own step.
+    """
+
+    ids: Tensor
+    losses: Tensor
+    logits: Tensor
+    labels: Tensor
+    step: Tensor
+
+
+class Dynamic(ABC):
+    """One method; stateless but for what :meth:`memory` starts with."""
+
+    #: Conditional run-spec fields that it reads, with their defaults.
+    fields: ClassVar[Mapping[str, Any]] = {}
+
+    def memory(self, models: int, examples: int, device: torch.device) -> Memory:
+        """Return what is remembered before the first step."""
+        return ()
+
+    def option(self, schedule: Schedule, name: str) -> Tensor:
+        """Return one field of every model, ``[G, 1]`` float64."""
+        return schedule.options[list(self.fields).index(name)].unsqueeze(1)
+
+    @abstractmethod
+    def weigh(self, seen: Presented, schedule: Schedule, memory: Memory) -> tuple[Tensor, Memory]:
+        """Return weights ``[G, B]`` float32 (all 1: as without a diet) and the new memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _NoDynamic:
+    """No dynamic diet."""
+
+    doc: str = "no dynamic diet"
+
+
+DYNAMICS: Registry[Any] = Registry("dynamic diet", field="dynamic")
+DYNAMICS.register("none")(_NoDynamic())
+
+
+def option_table(method: Dynamic, runs: Sequence[RunSpec]) -> Tensor:
+    """Return the method's fields of every run, ``[n, G]`` float64."""
+    rows = [[float(getattr(run, name)) for run in runs] for name in method.fields]
+    return torch.tensor(rows, dtype=torch.float64).reshape(len(method.fields), len(runs))
+
+
+def schedule_of(method: Dynamic, runs: Sequence[RunSpec], examples: Sequence[int]) -> Schedule:
+    """Return what a method knows of a group.
+
+    Args:
+        method: the method.
+        runs: G resolved specs.
+        examples: how many examples each trains on.
+    """
+    columns = [
+        (int(run.diet_seed or 0), max(count // run.batch_size, 1), int(run.steps or 0), count)
+        for run, count in zip(runs, examples, strict=True)
+    ]
+    return Schedule(
+        torch.tensor(columns, dtype=torch.int64).T.contiguous(), option_table(method, runs)
+    )
