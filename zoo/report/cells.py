@@ -1,0 +1,105 @@
+"""Cells on a grid: which phase stands where, as text and as arrays for pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.report.tables import format_table
+
+if TYPE_CHECKING:
+    from zoo.phases import Labels
+
+__all__ = ["Grid", "axis_order", "cold_first", "grids", "phase_grids"]
+
+#: Fields whose small values are hot: little averaging, or little decay of the noise.
+_HOT_IF_SMALL = ("batch_size", "")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """One load × temperature diagram.
+
+    Args:
+        title: what else tells its cells from those of other diagrams; empty where nothing does.
+        load, temperature: the levels of both axes, in order, as text.
+        index: ``[T, L]`` number of the cell at each point, -1 where there is none.
+    """
+
+    title: str
+    load: tuple[str, ...]
+    temperature: tuple[str, ...]
+    index: NDArray[np.int64]
+
+    def take(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return values of cells ``[N]`` on the grid, ``[T, L]``; NaN where there is no cell."""
+        return np.append(values, np.nan)[self.index]
+
+
+def axis_order(values: Sequence[str]) -> tuple[str, ...]:
+    """Return the different values in order: numbers by size, then text by the alphabet."""
+
+    def key(text: str) -> tuple[int, float, str]:
+        try:
+            return 0, float(text), text
+        except ValueError:
+            return 1, 0.0, text
+
+    return tuple(sorted(set(values), key=key))
+
+
+def cold_first(field: str) -> bool:
+    """Return whether small values of a temperature field are cold (they are hot for batch size)."""
+    return field not in _HOT_IF_SMALL
+
+
+def grids(load: Sequence[str], temperature: Sequence[str], rest: Sequence[str]) -> list[Grid]:
+    """Return one grid for each value of ``rest``; of cells at one point the last one counts.
+
+    Args:
+        load, temperature, rest: of each cell, as text.
+    """
+    found = []
+    for title in axis_order(rest):
+        here = [n for n, value in enumerate(rest) if value == title]
+        x = axis_order([load[n] for n in here])
+        y = axis_order([temperature[n] for n in here])
+        index = np.full((len(y), len(x)), -1, dtype=np.int64)
+        for n in here:
+            index[y.index(temperature[n]), x.index(load[n])] = n
+        found.append(Grid(title, x, y, index))
+    return found
+
+
+def phase_grids(
+    labels: Labels, axes: Mapping[str, str], rest: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return for each diagram its title and its phases as a text table, hot at the top.
+
+    Args:
+        labels: the phases.
+        axes: names of the two axes, where they have any.
+        rest: ``[N]`` what else tells cells apart.
+    """
+    cells, phases, near = labels.cells, labels.phases, labels.decision.boundary
+    corner = f"{axes.get('temperature', 'temperature')} \\ {axes.get('load', 'load')}"
+    found = []
+    for grid in grids(cells.load.tolist(), cells.temperature.tolist(), list(rest)):
+        rows = []
+        lines = list(zip(grid.temperature, grid.index.tolist(), strict=True))
+        hot_first = lines if not cold_first(axes.get("temperature", "")) else lines[::-1]
+        for y, line in hot_first:
+            row = {corner: y}
+            for x, n in zip(grid.load, line, strict=True):
+                row[x] = "" if n < 0 else f"{_short(phases[n])}{'~' if near[n] else ''}"
+            rows.append(row)
+        found.append((grid.title, format_table(rows)))
+    return found
+
+
+def _short(phase: str) -> str:
+    return "?" if phase == "undetermined" else str(phase)
