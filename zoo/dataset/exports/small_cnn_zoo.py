@@ -1,0 +1,211 @@
+"""The layout of the Small CNN Zoo (Unterthiner et al. 2020, arXiv 2002.11448).
+
+It is what the loaders of nfn, neural-graphs, ScaleGMN and ProbeGen read: ``weights.npy``,
+``metrics.csv.gz``, ``layout.csv`` and a split file. These loaders take rows of ``step == 86`` as
+final, the first half of them (in the order of the split file) to train and validate, the second to
+test, and expect plain convolutions and dense layers with biases; so that is what is written.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.architectures.layout import Layout, Segment
+from zoo.dataset.exports.base import EXPORTS, Export, ExportFormat, refuse_existing
+from zoo.dataset.structure import Structure, by_structure
+from zoo.dataset.tokens import layers_of
+from zoo.errors import QueryError
+from zoo.store.files import store_errors
+
+if TYPE_CHECKING:
+    from zoo.dataset.splits import Split
+    from zoo.dataset.view import View
+
+__all__ = ["FINAL_STEP", "tf_layout", "write_small_cnn_zoo"]
+
+#: What the loaders take for the last epoch.
+FINAL_STEP = 86
+
+#: Their column → ours.
+_CONFIG = {
+    "config.activation": "activation",
+    "config.b_init": None,
+    "config.dataset": "data",
+    "config.dnn_architecture": "architecture",
+    "config.dropout": "dropout",
+    "config.epochs": "epochs",
+    "config.init_std": "init_scale",
+    "config.l2reg": "weight_decay",
+    "config.learning_rate": "lr",
+    "config.num_layers": "depth",
+    "config.num_units": "width",
+    "config.optimizer": "optimizer",
+    "config.random_seed": "seed",
+    "config.train_fraction": None,
+    "config.w_init": "init",
+    "modeldir": "run_id",
+    "step": None,
+    "test_accuracy": "test_accuracy",
+    "test_loss": "test_loss",
+    "train_accuracy": "train_accuracy",
+    "train_loss": "train_loss",
+}
+
+
+def tf_layout(layout: Layout) -> list[tuple[str, tuple[int, ...], NDArray[np.int64]]]:
+    """Return each variable as (name, shape, columns of our row), in their order.
+
+    For each layer the bias, then the kernel with axes (height, width, in, out) or (in, out).
+    """
+    found = []
+    for number, names in enumerate(layers_of(layout).values()):
+        roles = {layout[name].role: layout[name] for name in names}
+        found.append(_variable(f"sequential/layer_{number}/bias:0", roles["bias"]))
+        found.append(_variable(f"sequential/layer_{number}/kernel:0", roles["kernel"]))
+    return found
+
+
+def _variable(name: str, s: Segment) -> tuple[str, tuple[int, ...], NDArray[np.int64]]:
+    columns = np.arange(s.offset, s.stop).reshape(s.shape)
+    axes = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}[len(s.shape)]
+    moved = columns.transpose(axes)
+    return name, moved.shape, moved.reshape(-1)
+
+
+def write_small_cnn_zoo(view: View, path: Path, split: Split | None = None) -> Export:
+    """Write a view as a folder in the layout of the Small CNN Zoo.
+
+    A run's last row in the view gets step 86, the others their checkpoint's number, which must be
+    below that.
+
+    Args:
+        view: the rows; of one structure, without norms, dense or with two-dimensional kernels.
+        path: the folder; made.
+        split: its test part must have half of the runs, rounded up; None = half of them, by hash.
+
+    Raises:
+        QueryError: rows that the loaders cannot read, or a split that they would cut elsewhere.
+        StoreError: the folder is there, or cannot be written.
+    """
+    refuse_existing(path)
+    structure = _fitting(view)
+    order = _order(view, split)
+    variables = tf_layout(structure.layout)
+    columns = np.concatenate([c for _, _, c in variables])
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with store_errors("write", path):
+        part.mkdir(parents=True)
+        shape = (len(view), len(columns))
+        out = np.lib.format.open_memmap(
+            part / "weights.npy", mode="w+", dtype=np.float32, shape=shape
+        )
+        for start in range(0, len(view), 512):
+            rows = view[start : start + 512].stacked_weights()
+            out[start : start + 512] = rows[:, columns]
+        out.flush()
+        del out
+        (part / "metrics.csv.gz").write_bytes(_metrics(view))
+        (part / "layout.csv").write_text(_layout_csv(variables), encoding="utf-8")
+        lines = "".join(f"{i}\n" for i in order.tolist())
+        (part / "split.csv").write_text(lines, encoding="utf-8")
+        part.replace(path)
+    files = sorted(path.iterdir())
+    return Export(path, len(files), sum(f.stat().st_size for f in files))
+
+
+def _fitting(view: View) -> Structure:
+    """Return the one structure of the rows.
+
+    Raises:
+        QueryError: there are several, or it has parts that the loaders do not know.
+    """
+    found = list(by_structure(view))
+    problems = []
+    if len(found) != 1:
+        problems.append(f"{len(found)} structures; query one width, depth, activation and norm")
+    for structure in found[:1]:
+        roles = {s.role for s in structure.layout.segments}
+        if roles - {"kernel", "bias"}:
+            problems.append(f"norm {structure.norm!r}; query norm == 'none'")
+        if any(len(s.shape) == 3 for s in structure.layout.segments):
+            problems.append("one-dimensional convolutions")
+    if len(view) and view["checkpoint"].max() >= FINAL_STEP:
+        problems.append(f"checkpoints from number {FINAL_STEP} on; query fewer")
+    if problems:
+        msg = f"the layout of the Small CNN Zoo cannot hold: {'; '.join(problems)}"
+        raise QueryError(msg)
+    return found[0]
+
+
+def _final(view: View) -> NDArray[np.bool_]:
+    """Return which rows are the last of their run in the view, ``[n]``."""
+    runs = np.unique(view["run_id"], return_inverse=True)[1]
+    ks = view["checkpoint"]
+    last = np.full(runs.max() + 1 if len(runs) else 0, -1)
+    np.maximum.at(last, runs, ks)
+    return np.asarray(ks == last[runs])
+
+
+def _order(view: View, split: Split | None) -> NDArray[np.int64]:
+    """Return all rows, those of training and validation runs first.
+
+    Raises:
+        QueryError: the loaders would cut within a part.
+    """
+    from zoo.dataset.splits import split_by
+
+    chosen = split or split_by(view, "run", fractions={"train": 0.5, "test": 0.5})
+    views = chosen.views(view)
+    first = {run for name, part in views.items() if name != "test" for run in part["run_id"]}
+    runs = view["run_id"].tolist()
+    here = len(first & set(runs))
+    every = len(set(runs))
+    if here != every // 2:
+        msg = (
+            f"the loaders train on the first half of {every} runs, but the split has {here} runs "
+            f"outside of its test part; make one with {every // 2}"
+        )
+        raise QueryError(msg)
+    late = np.array([run not in first for run in runs], dtype=np.bool_)
+    return np.argsort(late, kind="stable").astype(np.int64)
+
+
+def _metrics(view: View) -> bytes:
+    final = _final(view)
+    values: dict[str, Any] = {
+        name: view[column].tolist() if column else [""] * len(view)
+        for name, column in _CONFIG.items()
+    }
+    values["step"] = np.where(final, FINAL_STEP, view["checkpoint"]).tolist()
+    values["config.b_init"] = np.where(view["init"] == "default", "default", "zeros").tolist()
+    largest = max(view.zoo.runs(columns=["train_size"])["train_size"].tolist())
+    values["config.train_fraction"] = (view["train_size"] / largest).tolist()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(values)
+    writer.writerows(zip(*values.values(), strict=True))
+    return gzip.compress(text.getvalue().encode(), mtime=0)
+
+
+def _layout_csv(variables: list[tuple[str, tuple[int, ...], NDArray[np.int64]]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["varname", "start_idx", "end_idx", "shape"])
+    start = 0
+    for name, shape, columns in variables:
+        writer.writerow([name, start, start + len(columns), str(tuple(shape))])
+        start += len(columns)
+    return text.getvalue()
+
+
+EXPORTS.register("small-cnn-zoo")(
+    ExportFormat(write_small_cnn_zoo, "loaders of nfn, neural-graphs, ScaleGMN, ProbeGen")
+)
