@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zoo import __version__
+from zoo.cli import bench, clustering, dataset, doctoring, faults, labelling, landscape
 
 __all__ = ["build_parser"]
 
@@ -109,7 +110,12 @@ def build_parser() -> _Parser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_making(verbs)
     _add_reading(verbs)
+    _add_landscape(verbs)
+    _add_labelling(verbs)
+    _add_dataset(verbs)
     _add_checking(verbs)
+    for room in (clustering, faults, doctoring):
+        room.add_verbs(verbs, _verb, _json)
     _add_about(verbs)
     return parser
 
@@ -247,6 +253,41 @@ def _add_summaries(verbs: Any) -> None:
     plot.add_argument("--load", metavar="COLUMN", help="x axis (default: the sweep's load axis)")
     plot.add_argument("--temperature", metavar="COLUMN", help="y axis, the same way")
     plot.add_argument("--panel", metavar="COLUMN", help="one map for each value of this column")
+
+
+def _add_landscape(verbs: Any) -> None:
+    measure = _verb(
+        verbs, "landscape", "zoo.cli.landscape:landscape",
+        "measure the loss landscape: curvature, connectivity, similarity and more",
+        landscape.EXAMPLES,
+    )  # fmt: skip
+    _store(measure)
+    landscape.add_arguments(measure)
+    measure.add_argument(
+        "--workers", "-j", type=_count, metavar="N",
+        help="processes of one thread each (default: one a core; 0 = none)",
+    )  # fmt: skip
+    _json(measure)
+
+
+def _add_labelling(verbs: Any) -> None:
+    label = _verb(
+        verbs, "label", "zoo.cli.labelling:label",
+        "give every cell its phase, by a rule with explicit thresholds", labelling.LABEL_EXAMPLES,
+    )  # fmt: skip
+    labelling.add_arguments(label)
+
+
+def _add_dataset(verbs: Any) -> None:
+    dataset.add_verbs(verbs, _verb, _json)
+    measure = _verb(
+        verbs, "bench", "zoo.cli.bench:bench",
+        "predict accuracy, hyper-parameters and phase from weights, beside the controls",
+        bench.EXAMPLES,
+    )  # fmt: skip
+    _store(measure)
+    bench.add_arguments(measure, _names)
+    _json(measure)
 
 
 def _add_checking(verbs: Any) -> None:
