@@ -5,12 +5,11 @@ Interpolated weights with interpolated statistics collapse (Jordan et al. 2023, 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from zoo.architectures.layout import BUFFER
 from zoo.architectures.network import Network
-from zoo.architectures.norms.batch import MOMENTUM
-from zoo.architectures.op import Mode
+from zoo.landscape.stacked import EVAL
 
 __all__ = ["with_fresh_statistics"]
 
@@ -18,8 +17,8 @@ __all__ = ["with_fresh_statistics"]
 def with_fresh_statistics(network: Network, slab: Tensor, x: Tensor) -> Tensor:
     """Return the slab with running statistics estimated anew on given examples.
 
-    One pass in training mode over all of them as one batch gives new = (1 − α) old + α batch, of
-    which the batch's own mean and unbiased variance are taken.
+    Layer by layer: mean and unbiased variance of what reaches a norm, over all examples and
+    positions, are put in its place before the next layer is computed, in evaluation mode.
 
     Args:
         network: the architecture.
@@ -32,13 +31,13 @@ def with_fresh_statistics(network: Network, slab: Tensor, x: Tensor) -> Tensor:
     layout = network.layout
     if layout.trained == layout.params:
         return slab
-    mode = Mode(training=True, conv="grouped")
-    p = network.views(slab)
-    network.forward(p, x.expand(slab.shape[0], *x.shape[1:]), mode)
     fresh = slab.clone()
-    for s in layout.segments:
-        if s.role == BUFFER and s.name in mode.new_buffers:
-            old = p[s.name].double()
-            own = old + (mode.new_buffers[s.name].double() - old) / MOMENTUM
-            fresh[:, s.offset : s.stop] = own.float().flatten(1)
+    p = network.views(fresh)
+    x = x.expand(slab.shape[0], *x.shape[1:])
+    last = max(i for i, op in enumerate(network.ops) if op.key("running_var") in p)
+    for op in network.ops[: last + 1]:
+        if op.key("running_var") in p:
+            p[op.key("running_mean")].copy_(x.float().mean((1, 2)))
+            p[op.key("running_var")].copy_(torch.var(x.float(), (1, 2)))
+        x, _ = op.forward(p, x, EVAL)
     return fresh

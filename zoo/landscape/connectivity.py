@@ -109,6 +109,12 @@ def bezier(a: Tensor, bend: Tensor, b: Tensor, t: Tensor) -> Tensor:
     return (1 - t).square() * a + 2 * t * (1 - t) * bend + t.square() * b
 
 
+def _batch_size(network: Network, wanted: int) -> int:
+    """Return about the wanted batch, a multiple of what ghost batch norm cuts it into."""
+    cuts = [getattr(op, "options", {}).get("virtual_batch") or 1 for op in network.ops]
+    return max(wanted // max(cuts), 1) * max(cuts)
+
+
 def _rate(step: int, steps: int) -> float:
     """Return the share of the peak rate: 1 to half, then linear to 1 % at 90 %."""
     done = step / steps
@@ -134,10 +140,11 @@ def train_bends(
     ids = data.ids
     steps = curve_steps(int((ids >= 0).sum(1).max()), options)
     velocity = torch.zeros_like(bend[:, :trained])
-    weight = torch.full((1, options["batch"]), 1 / options["batch"])
+    size = _batch_size(network, options["batch"])
+    weight = torch.full((1, size), 1 / size)
     for step in range(steps):
         t = uniforms(data.seeds, "curve", 2 * step, 1)
-        x, y = data.batch(step, options["batch"])
+        x, y = data.batch(step, size)
         point = bezier(a, bend, b, t)
         p = network.views(point)
         mode = Mode(training=True, conv="grouped")
