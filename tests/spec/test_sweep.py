@@ -393,6 +393,9 @@ def test_a_run_id_hangs_on_the_values_and_on_nothing_else():
     assert re.fullmatch("[0-9a-f]{16}", RunSpec().run_id)
 
 
+_BACKPROP = ("share", "start", "end", "interrupt")
+
+
 @pytest.mark.parametrize("name", [n for n in field_infos() if n != "seed"])
 def test_every_field_that_is_read_changes_the_run_id(name):
     others = {
@@ -400,6 +403,8 @@ def test_every_field_that_is_read_changes_the_run_id(name):
         "augmentation": "noise", "architecture": "cnn", "activation": "tanh", "init": "orthogonal",
         "schedule": "cosine", "precision": "bfloat16", "nesterov": True,
         "weight_transform": "standardize", "decay_mask": "kernels",
+        "score": "el2n", "select": "easiest", "balance": "class", "budget": "epochs",
+        "scorer": "width=16", "dynamic": "infobatch",
     }  # fmt: skip
     needs = {
         "norm_groups": {"norm": "group"}, "augment_strength": {"augmentation": "noise"},
@@ -411,7 +416,14 @@ def test_every_field_that_is_read_changes_the_run_id(name):
         "dropout_seed": {"dropout": 0.1}, "noise_seed": {"label_noise": 0.1},
         "virtual_batch": {"norm": "ghost_batch"}, "trust": {"optimizer": "lars"},
         "projection_delta": {"optimizer": "adamp"}, "projection_decay": {"optimizer": "sgdp"},
-        "decay_mask": {"weight_decay": 0.1},
+        "momentum_decay": {"optimizer": "nadam"}, "decay_mask": {"weight_decay": 0.1},
+        **{key: {"score": "el2n"} for key in ("select", "score_epoch", "score_seeds", "scorer")},
+        **{key: {"score": "random"} for key in ("balance", "budget", "diet_seed", "keep")},
+        "trim": {"score": "el2n"}, "offset": {"score": "el2n", "select": "window"},
+        **{key: {"dynamic": "infobatch"} for key in ("drop_share", "drop_until")},
+        **{f"backprop_{n}": {"dynamic": "selective_backprop"} for n in _BACKPROP},
+        **{f"reweight_{n}": {"dynamic": "loss_reweighting"} for n in ("temperature", "start")},
+        **{f"resample_{n}": {"dynamic": "importance"} for n in ("share", "start")},
     }.get(name, {})  # fmt: skip
     info = field_infos()[name]
     value = others.get(name, 7 if info.kind == "int" else 0.375)

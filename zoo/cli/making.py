@@ -91,6 +91,7 @@ def _print_plan(
 
     print(f"Sweep {planned.name!r}: {sweep.description}".rstrip(": "))
     left_out = [f"{n:,} {what}" for n, what in _left_out(sweep) if n]
+    left_out += [f"{sweep.baselines:,} random diets added"] if sweep.baselines else []
     print(f"  runs      {planned.models:,}{' (' + ', '.join(left_out) + ')' if left_out else ''}")
     if missing.models != planned.models:
         print(f"  new       {missing.models:,}, the store has the others")

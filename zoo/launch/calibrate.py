@@ -156,8 +156,9 @@ def _measure(plan: Plan, cohort: Cohort, paths: Mapping[str, str], end: float) -
     sample = replace(cohort, runs=runs, steps=steps, epochs=steps.astype(np.float64))
     with one_thread():
         trainer = TaskTrainer(
-            plan, sample, Task(cohort.id, 0, 0, count), backend="eager", paths=paths
-        )
+            plan, sample, Task(cohort.id, 0, 0, count), backend="eager", paths=paths,
+            kept={run.run_id: np.arange(run.examples) for run in runs},  # as many as any others
+        )  # fmt: skip
         stamps = [time.monotonic()]
         for _ in trainer.run():
             stamps.append(time.monotonic())

@@ -14,6 +14,7 @@ from typing import Any
 
 from zoo.errors import Problem, SpecError, StoreError
 from zoo.launch.cost import rough_seconds
+from zoo.launch.diets import measure_diets, score_first
 from zoo.launch.pool import WORKER, Pool
 from zoo.launch.prepare import prepare_store
 from zoo.launch.progress import Reporter, RunProgress
@@ -118,6 +119,11 @@ def run(
     """
     _check_counts(workers, limit)
     plan, path, options, paths = _prepare(sweep, out, backend)
+    if workers is None:
+        workers = options.get("workers") or usable_cores()
+    scored = score_first(path, plan, workers=workers, progress=progress)
+    if scored is not None and not scored.published:
+        limit = 0  # stopped: training waits for its diets
     states = task_states(path)
     open_tasks = [state for state in states if not state.sealed]
     open_tasks.sort(
@@ -125,9 +131,7 @@ def run(
         reverse=True,
     )
     schedule = Schedule([state.task for state in open_tasks[:limit]])
-    if workers is None:
-        workers = options.get("workers") or usable_cores()
-    workers = min(workers, len(schedule.pending))
+    processes, workers = workers, min(workers, len(schedule.pending))
     tracker = _Tracker(plan, states, schedule, progress)
     start = time.monotonic()
     tracker.report()
@@ -147,6 +151,8 @@ def run(
         _run_here(path, plan, schedule, paths, tracker)
     tracker.report(ended=True)
     status = Counter(str(s) for c in StoreReader(path).cohorts for s in c.status)
+    if not stopped and status.keys() <= {"done", "diverged"}:
+        measure_diets(path, plan, workers=processes, progress=progress)
     return RunSummary(
         path=path,
         models=plan.models,

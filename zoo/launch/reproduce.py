@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import UnknownNameError
+from zoo.launch.kept import kept_of_task
 from zoo.launch.provenance import fingerprint, fingerprint_changes
 from zoo.launch.worker import one_thread
 from zoo.spec import Sweep
@@ -116,7 +117,8 @@ def reproduce(
     last = recorded - 1 if found.diverged_step[row] < 0 else recorded
     first = None
     with one_thread():
-        for checkpoint in _train(reader.plan, cohort, row, paths):
+        kept = kept_of_task(store, cohort, Task(cohort.id, 0, row, row + 1))
+        for checkpoint in _train(reader.plan, cohort, row, paths, kept):
             first = next(_differences(found, row, checkpoint), None)
             if first is not None or checkpoint.index >= last:
                 break
@@ -143,14 +145,20 @@ def _find(plan: Plan, run_id: str) -> tuple[Cohort, int]:
     raise UnknownNameError(msg)
 
 
-def _train(plan: Plan, cohort: Cohort, row: int, paths: Mapping[str, str]) -> Iterator[Checkpoint]:
+def _train(
+    plan: Plan,
+    cohort: Cohort,
+    row: int,
+    paths: Mapping[str, str],
+    kept: Mapping[str, NDArray[np.int64]],
+) -> Iterator[Checkpoint]:
     alone = replace(
         cohort,
         runs=cohort.runs[row : row + 1],
         steps=cohort.steps[row : row + 1],
         epochs=cohort.epochs[row : row + 1],
     )
-    yield from TaskTrainer(plan, alone, Task(cohort.id, 0, 0, 1), paths=paths).run()
+    yield from TaskTrainer(plan, alone, Task(cohort.id, 0, 0, 1), paths=paths, kept=kept).run()
 
 
 def _differences(found: CohortReader, row: int, new: Checkpoint) -> Iterator[Difference]:

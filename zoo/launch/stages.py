@@ -31,6 +31,8 @@ __all__ = ["STAGES", "Part", "Stage", "StageSummary", "load_stage", "run_part", 
 #: Stage name → ``"module:object"``; imported when it runs, since some need what is not installed.
 STAGES: dict[str, str] = {
     "landscape": "zoo.launch.landscape_stage:stage",
+    "scoring": "zoo.launch.scoring:SCORING",
+    "diet-metrics": "zoo.launch.diet_metrics:DIET_METRICS",
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from zoo.errors import StoreError
+from zoo.launch.kept import kept_of_task
 from zoo.launch.provenance import fingerprint
 from zoo.store import TaskWriter, claim_task
 from zoo.store.leases import LeaseLostError
@@ -149,7 +150,10 @@ def _run_task(
         saver.writer = writer
         start = time.monotonic()
         with one_thread():
-            trainer = TaskTrainer(plan, cohort, task, backend=backend, device=device, paths=paths)
+            trainer = TaskTrainer(
+                plan, cohort, task, backend=backend, device=device, paths=paths,
+                kept=kept_of_task(store, cohort, task),
+            )  # fmt: skip
             resume, pause = writer.resume_point(), writer.pause_point()
             for checkpoint in trainer.run(resume, pause=pause, pauses=saver):
                 writer.commit(checkpoint)

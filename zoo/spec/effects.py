@@ -98,8 +98,9 @@ _NEEDS = {
     "dropout_seed": "dropout > 0",
     "augment_seed": "an augmentation",
     "noise_seed": "label_noise > 0 or a train_size",
+    "diet_seed": "a score or a dynamic diet",
     "epochs": "no steps: steps win over epochs",
-    "seed": "one of the five seeds not given: each takes the value of seed where it is not",
+    "seed": "one of the six seeds not given: each takes the value of seed where it is not",
 }
 
 

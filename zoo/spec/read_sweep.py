@@ -13,6 +13,7 @@ from zoo.errors import Problem, SpecError
 from zoo.registry import vocabulary
 from zoo.spec.axes import check_keys
 from zoo.spec.design import MAX_RUNS, Block
+from zoo.spec.diet import INIT_REASON, scored_at_init
 from zoo.spec.effects import find_unread
 from zoo.spec.expand import BlockRuns, expand_block
 from zoo.spec.read_block import BLOCK_KEYS, DESIGN_KEYS, read_base, read_block, table_of
@@ -25,7 +26,9 @@ __all__ = ["AXES", "BACKENDS", "Reading", "parse_toml", "read_sweep"]
 AXES = ("load", "temperature")
 BACKENDS = ("auto", "compiled", "eager", "reference")
 
-_KEYS = ("name", "description", "axes", "base", *DESIGN_KEYS, "block", "record", "paths", "run")
+_KEYS = (
+    "name", "description", "axes", "base", *DESIGN_KEYS, "block", "record", "paths", "run", "diet",
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TOML_PLACE = re.compile(r" \(at (line \d+, column \d+|end of document)\)$")
 
@@ -85,6 +88,7 @@ def read_sweep(raw: Mapping[str, Any], source: str) -> Reading:
         "record": _read_record(table_of(raw, "record", "record", problems), problems),
         "paths": _read_paths(table_of(raw, "paths", "paths", problems), problems),
         "options": _read_options(table_of(raw, "run", "run", problems), problems),
+        "diet": _read_diet(table_of(raw, "diet", "diet", problems), problems),
     }
     base_is_clean = not any(p.field.startswith("base") for p in problems)
     blocks: list[Block] = []
@@ -216,6 +220,19 @@ def _read_options(table: Mapping[str, Any], problems: list[Problem]) -> dict[str
     return out
 
 
+def _read_diet(table: Mapping[str, Any], problems: list[Problem]) -> dict[str, bool]:
+    """Return what holds for all diets of a sweep: the switches that are given."""
+    switches = ("baseline", "allow_init")
+    check_keys(table, switches, "diet", problems)
+    given = {key: table[key] for key in switches if key in table}
+    problems.extend(
+        Problem(f"diet.{key}", value, "not allowed", "true, false")
+        for key, value in given.items()
+        if type(value) is not bool
+    )
+    return given
+
+
 def _check_whole(parts: Mapping[str, Any], expanded: Sequence[BlockRuns]) -> list[Problem]:
     """Return what only shows when every block is there."""
     runs: list[RunSpec] = [run for block in expanded for run in block.runs]
@@ -224,6 +241,11 @@ def _check_whole(parts: Mapping[str, Any], expanded: Sequence[BlockRuns]) -> lis
         allowed = f"up to {MAX_RUNS:,} in one sweep"
         problems.append(Problem("block", None, f"the blocks have {len(runs):,} runs", allowed))
     problems.extend(find_unread(parts["base"], runs, "base"))
+    early = [run for run in runs if scored_at_init(run)]
+    if early and not parts["diet"].get("allow_init", False):
+        message = f"{early[0].score} of untrained networks (in {len(early)} runs): {INIT_REASON}"
+        fix = "to show just that, write allow_init = true in [diet]"
+        problems.append(Problem("score_epoch", 0.0, message, "> 0", fix))
     for key, name in parts["axes"].items():
         values = {getattr(run, name) for run in runs}
         if len(values) < 2:

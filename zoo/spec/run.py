@@ -7,83 +7,38 @@ None where it does not apply; the entry that reads it declares it, with its defa
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from zoo.errors import Problem, SpecError, nearest
 from zoo.registry import vocabulary
+from zoo.spec.diet import canonical_scorer, diet_problems, kept_of
+from zoo.spec.fields import FieldInfo, check_value
+from zoo.spec.fields import spec_field as _field
 
 __all__ = ["OWNERS", "SEED_FIELDS", "FieldInfo", "RunSpec", "check_value", "field_infos"]
 
 #: Changes whenever the meaning of a spec changes, so that run ids never lie.
 SPEC_VERSION = 1
 
-#: The five independent seeds; each takes the value of ``seed`` where it is not given.
-SEED_FIELDS = ("init_seed", "order_seed", "augment_seed", "dropout_seed", "noise_seed")
+#: The six independent seeds; each takes the value of ``seed`` where it is not given.
+SEED_FIELDS = (
+    "init_seed", "order_seed", "augment_seed", "dropout_seed", "noise_seed", "diet_seed",
+)  # fmt: skip
 
 #: Fields whose registry entries declare further fields.
-OWNERS = ("optimizer", "schedule", "norm", "architecture", "augmentation", "activation", "init")
+OWNERS = (
+    "optimizer", "schedule", "norm", "architecture", "augmentation", "activation", "init", "score",
+    "select", "dynamic",
+)  # fmt: skip
 
 #: Fields younger than the first stores: at their default they are no part of the identity, so that
 #: the run ids of older stores stay.
-_LATER = ("weight_transform", "decay_mask")
-
-
-@dataclass(frozen=True, slots=True)
-class FieldInfo:
-    """What a run-spec field is: its type, its bounds and one line of prose.
-
-    Args:
-        name: the field's name.
-        kind: ``"int"``, ``"float"``, ``"str"`` or ``"bool"``.
-        optional: whether None is allowed (the meaning of None is in ``doc``).
-        low, high: closed bounds, or None.
-        open_low, open_high: whether the bound itself is excluded.
-        doc: one line, with the unit.
-    """
-
-    name: str
-    kind: str
-    optional: bool
-    low: float | None
-    high: float | None
-    open_low: bool
-    open_high: bool
-    doc: str
-
-    def bounds(self) -> str:
-        """Return the allowed range in words, empty where there is none."""
-        parts = []
-        if self.low is not None:
-            parts.append(f"{'>' if self.open_low else '>='} {self.low:g}")
-        if self.high is not None:
-            parts.append(f"{'<' if self.open_high else '<='} {self.high:g}")
-        return " and ".join(parts)
-
-
-def _field(
-    default: Any,
-    doc: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> Any:
-    meta = {
-        "doc": doc,
-        "low": above if above is not None else low,
-        "high": below if below is not None else high,
-        "open_low": above is not None,
-        "open_high": below is not None,
-    }
-    return dataclasses.field(default=default, metadata=meta)
+_LATER = ("weight_transform", "decay_mask", "z_loss", "score", "dynamic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +56,32 @@ class RunSpec:
     normalization: str = _field("standard", "input normalisation")
     augmentation: str = _field("none", "training-time augmentation")
     augment_strength: float | None = _field(None, "strength, in the augmentation's unit", low=0)
+    # diet
+    score: str = _field("none", "what examples are ranked by, before training")
+    keep: float | None = _field(None, "share of the training examples kept", above=0, high=1)
+    select: str | None = _field(None, "which examples of the ranking are kept")
+    offset: float | None = _field(None, "start of the window, as a share", low=0, below=1)
+    trim: float | None = _field(None, "share of the hardest dropped first", low=0, below=1)
+    score_epoch: float | None = _field(None, "epoch of the scoring models that scores", low=0)
+    score_seeds: int | None = _field(None, "scoring models a score is the mean of", low=1)
+    scorer: str | None = _field(None, "self, or fields that scoring models change: width=16")
+    balance: str | None = _field(None, "class: every class keeps the same share")
+    budget: str | None = _field(None, "steps or epochs: what a diet leaves as it is")
+    dynamic: str = _field("none", "weights on the examples of a batch, worked out in training")
+    drop_share: float | None = _field(
+        None, "InfoBatch: share dropped below the mean", low=0, below=1
+    )
+    drop_until: float | None = _field(
+        None, "InfoBatch: share of the steps with drops", low=0, high=1
+    )
+    backprop_share: float | None = _field(None, "share of a batch learned from", above=0, high=1)
+    backprop_start: float | None = _field(None, "its start, as a share of the steps", low=0, high=1)
+    backprop_end: float | None = _field(None, "its end, as a share of the steps", low=0, high=1)
+    backprop_interrupt: int | None = _field(None, "every n-th step takes all; 0 = none", low=0)
+    reweight_temperature: float | None = _field(None, "r of loss reweighting", above=0)
+    reweight_start: float | None = _field(None, "its start, as a share of the steps", low=0, high=1)
+    resample_share: float | None = _field(None, "share of a batch drawn again", above=0, high=1)
+    resample_start: float | None = _field(None, "its start, as a share of the steps", low=0, high=1)
     # architecture
     architecture: str = _field("mlp", "architecture family")
     width: int = _field(64, "hidden units or channels a layer", low=1)
@@ -123,12 +104,14 @@ class RunSpec:
     trust: float | None = _field(None, "trust coefficient of LARS", above=0)
     projection_delta: float | None = _field(None, "cosine below which SGDP, AdamP project", low=0)
     projection_decay: float | None = _field(None, "factor on the decay of what they project", low=0)
+    momentum_decay: float | None = _field(None, "decay of NAdam's momentum schedule", low=0)
     weight_decay: float = _field(0.0, "weight decay, as the optimizer of torch defines it", low=0)
     decay_mask: str = _field("all", "parameters that weight decay acts on")
     clip_norm: float | None = _field(
         None, "largest norm of a model's gradient; None = any", above=0
     )
     label_smoothing: float = _field(0.0, "label smoothing", low=0, below=1)
+    z_loss: float = _field(0.0, "coefficient of the squared log-partition in the loss", low=0)
     batch_size: int = _field(32, "examples a step", low=1)
     epochs: float | None = _field(None, "passes over the training set; 20 if steps is unset", low=0)
     steps: int | None = _field(None, "optimizer steps; wins over epochs", low=0)
@@ -143,7 +126,7 @@ class RunSpec:
     # initialisation and seeds
     init: str = _field("default", "weight initialisation scheme")
     init_scale: float = _field(1.0, "factor on the initial weight matrices", above=0)
-    seed: int = _field(0, "repetition; the default of the five seeds", low=0, high=2**32 - 1)
+    seed: int = _field(0, "repetition; the default of the six seeds", low=0, high=2**32 - 1)
     init_seed: int | None = _field(None, "seed of the weights", low=0, high=2**32 - 1)
     order_seed: int | None = _field(None, "seed of the data order", low=0, high=2**32 - 1)
     augment_seed: int | None = _field(None, "seed of the augmentation", low=0, high=2**32 - 1)
@@ -151,6 +134,7 @@ class RunSpec:
     noise_seed: int | None = _field(
         None, "seed of the label noise and of the training subset", low=0, high=2**32 - 1
     )
+    diet_seed: int | None = _field(None, "seed of the diet", low=0, high=2**32 - 1)
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -162,7 +146,14 @@ class RunSpec:
                 object.__setattr__(self, info.name, value)
         if problems:
             raise SpecError(problems)
+        if self.keep == 1:  # everything is kept: the run without a diet
+            object.__setattr__(self, "score", "none")
         self._fill_conditional()
+        if self.scorer is not None:
+            object.__setattr__(self, "scorer", canonical_scorer(self.scorer))
+        problems = diet_problems(self)
+        if problems:
+            raise SpecError(problems)
         for name in SEED_FIELDS:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, self.seed)
@@ -177,7 +168,8 @@ class RunSpec:
         """
         for owner in OWNERS:
             registry = vocabulary(owner)
-            entry = None if registry is None else registry[getattr(self, owner)]
+            value = getattr(self, owner)
+            entry = None if registry is None or value is None else registry[value]
             for name, value in getattr(entry, "fixes", {}).items():
                 object.__setattr__(self, name, value)
         conditional: set[str] = set()
@@ -188,7 +180,11 @@ class RunSpec:
                 continue
             for name in registry:
                 conditional.update(getattr(registry[name], "fields", {}))
-            read.update(getattr(registry[getattr(self, owner)], "fields", {}))
+            value = getattr(self, owner)
+            if owner in conditional:  # read by an owner before it, or by none
+                value = (value or read[owner]) if owner in read else None
+            if value is not None:
+                read.update(getattr(registry[value], "fields", {}))
         for name in conditional:
             if name not in read:
                 object.__setattr__(self, name, None)
@@ -199,13 +195,15 @@ class RunSpec:
         """Return this spec with ``train_size``, ``steps`` and ``epochs`` as numbers.
 
         An epoch is ``train_size // batch_size`` steps: the remainder of a shuffled epoch is
-        dropped, so that every step of every model has the same shape.
+        dropped, so that every step of every model has the same shape. On a diet with the budget
+        ``steps`` it is as long as without the diet; with ``epochs``, as the kept examples last.
 
         Args:
             train_examples: training examples of the data set.
 
         Raises:
-            SpecError: the training set is smaller than ``train_size``, or than one batch.
+            SpecError: the training set is smaller than ``train_size``, or it or what the diet
+                keeps is smaller than one batch.
         """
         size = self.train_size if self.train_size is not None else train_examples
         problems = []
@@ -217,9 +215,25 @@ class RunSpec:
             problems.append(Problem("batch_size", self.batch_size, "more than one epoch", allowed))
         if problems:
             raise SpecError(problems)
-        per_epoch = size // self.batch_size
+        kept = kept_of(self, size)
+        if kept < self.batch_size:
+            message = f"keeps {kept} of {size} examples, fewer than one batch"
+            allowed = f">= {self.batch_size / size:.3g} (batch_size = {self.batch_size})"
+            raise SpecError([Problem("keep", self.keep, message, allowed)])
+        per_epoch = (kept if self.budget == "epochs" else size) // self.batch_size
         steps = self.steps if self.steps is not None else round((self.epochs or 0.0) * per_epoch)
         return dataclasses.replace(self, train_size=size, steps=steps, epochs=steps / per_epoch)
+
+    @property
+    def examples(self) -> int:
+        """Examples that a resolved run trains on."""
+        return kept_of(self, int(self.train_size or 0))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch of a resolved run; on a diet, see :meth:`resolve`."""
+        size = self.examples if self.budget == "epochs" else int(self.train_size or 0)
+        return size // self.batch_size
 
     def identity(self) -> dict[str, object]:
         """Return what the run id is the hash of: every field that changes a bit of the result.
@@ -242,6 +256,8 @@ class RunSpec:
             del values["dropout_seed"]
         if self.augmentation == "none":
             del values["augment_seed"]
+        if self.keep is None and self.dynamic == "none":
+            del values["diet_seed"]
         given = {name: value for name, value in values.items() if value is not None}
         return {"version": SPEC_VERSION, **given}
 
@@ -294,52 +310,3 @@ def field_infos() -> Mapping[str, FieldInfo]:
                 name=item.name, kind=kind, optional=rest == "None", **item.metadata
             )
     return _INFOS
-
-
-def check_value(info: FieldInfo, value: Any, place: str = "") -> tuple[Any, Problem | None]:
-    """Return ``value`` in the field's own type, and what is wrong with it if anything is.
-
-    Args:
-        info: the field.
-        value: what the user gave.
-        place: where, for the message; the field's name by default.
-    """
-    place = place or info.name
-    if value is None and info.optional:
-        return None, None
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        value = value.item()
-    if info.kind == "float" and type(value) in (int, float):
-        with contextlib.suppress(OverflowError):
-            value = float(value) + 0.0  # -0.0 becomes 0.0: equal values, one run id
-    if info.kind == "int" and type(value) is float and value.is_integer():
-        value = int(value)
-    if type(value).__name__ != info.kind:
-        article = "an" if info.kind == "int" else "a"
-        names = {"int": "integer", "str": "string", "float": "number", "bool": "boolean"}
-        message = f"is {type(value).__name__}, not {article} {names[info.kind]}"
-        return value, Problem(place, value, message, info.bounds() or names[info.kind])
-    problem = _range_problem(info, value, place) or _name_problem(info, value, place)
-    return value, problem
-
-
-def _range_problem(info: FieldInfo, value: Any, place: str) -> Problem | None:
-    if info.kind not in ("int", "float"):
-        return None
-    low = -math.inf if info.low is None else info.low
-    high = math.inf if info.high is None else info.high
-    inside = (low < value if info.open_low else low <= value) and (
-        value < high if info.open_high else value <= high
-    )
-    if inside and math.isfinite(value):
-        return None
-    return Problem(place, value, "out of range", info.bounds() or "a finite number")
-
-
-def _name_problem(info: FieldInfo, value: Any, place: str) -> Problem | None:
-    registry = vocabulary(info.name) if info.kind == "str" else None
-    if registry is None or value in registry:
-        return None
-    close = nearest(value, registry.names())
-    fix = f"did you mean {close!r}?" if close else ""
-    return Problem(place, value, f"unknown {registry.kind}", ", ".join(registry.names()), fix)

@@ -11,6 +11,7 @@ from typing import Any
 from zoo.errors import Problem, SpecError
 from zoo.spec.axes import write_value
 from zoo.spec.design import Block
+from zoo.spec.diet import BASELINE, random_twin
 from zoo.spec.expand import unique_runs
 from zoo.spec.read_sweep import parse_toml, read_sweep
 from zoo.spec.record import RecordSpec
@@ -35,6 +36,8 @@ class Sweep:
         record: a mapping of :class:`RecordSpec` fields.
         paths: data set -> path.
         run: ``workers``, ``backend``, ``task_models``.
+        diet: ``baseline`` (add the random diet of each size; default true), ``allow_init`` (allow
+            scores of untrained networks; default false).
 
     Raises:
         SpecError: everything wrong with it, at once.
@@ -48,10 +51,13 @@ class Sweep:
     record: RecordSpec
     paths: Mapping[str, str]
     options: Mapping[str, Any]
+    diet: Mapping[str, bool]
     #: Runs left out by ``exclude``.
     excluded: int = field(compare=False)
     #: Runs dropped because an equivalent one stands before them.
     collapsed: int = field(compare=False)
+    #: Random diets added, of the sizes of the others.
+    baselines: int = field(compare=False)
     _runs: tuple[RunSpec, ...] = field(compare=False, repr=False)
 
     def __init__(self, **tables: Any) -> None:
@@ -61,11 +67,16 @@ class Sweep:
         reading = read_sweep(raw, source)
         runs = [run for block in reading.blocks for run in block.runs]
         unique = unique_runs(runs)
+        whole = unique
+        if reading.parts["diet"].get("baseline", True):
+            twins = [random_twin(run) for run in unique if run.keep and run.score != BASELINE]
+            whole = unique_runs([*unique, *twins])
         found = {
             **reading.parts,
             "excluded": sum(block.excluded for block in reading.blocks),
             "collapsed": len(runs) - len(unique),
-            "_runs": unique,
+            "baselines": len(whole) - len(unique),
+            "_runs": whole,
         }
         for name, value in found.items():
             object.__setattr__(self, name, value)
@@ -116,6 +127,8 @@ class Sweep:
             raw["paths"] = dict(self.paths)
         if self.options:
             raw["run"] = dict(self.options)
+        if self.diet:
+            raw["diet"] = dict(self.diet)
         return raw
 
     def to_toml(self) -> str:

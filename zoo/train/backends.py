@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.registry import Registry
+from zoo.train.dynamic import Schedule
 from zoo.train.step import Inputs, Recipe, State, advance
 
 __all__ = [
@@ -85,6 +86,7 @@ def _eager(recipe: Recipe) -> Take:
         new = advance(recipe, state, inputs, ids, table, live, number)
         state.slab, state.moments = new.slab, new.moments
         state.active, state.diverged = new.active, new.diverged
+        state.memory = new.memory
 
     return take
 
@@ -92,16 +94,21 @@ def _eager(recipe: Recipe) -> Take:
 def _compiled(recipe: Recipe, device: str) -> Take:
     count = len(recipe.optimizer.moments)
 
-    def flat(*tensors: Tensor) -> None:
+    def flat(diet: tuple[Tensor, ...], *tensors: Tensor) -> None:
         slab, active, diverged, *rest = tensors
-        state = State(slab, tuple(rest[:count]), active, diverged)
-        new = advance(recipe, state, Inputs(*rest[count : count + 7]), *rest[count + 7 :])
+        schedule, memory = (Schedule(*diet[:2]), diet[2:]) if diet else (None, ())
+        state = State(slab, tuple(rest[:count]), active, diverged, memory)
+        x, labels, smoothing, rate, dropout, augment, strength = rest[count : count + 7]
+        inputs = Inputs(x, labels, smoothing, rate, dropout, augment, strength, schedule)
+        new = advance(recipe, state, inputs, *rest[count + 7 :])
         # Written in place inside the graph, where the copies fuse with what they copy.
         slab.copy_(new.slab)
         active.copy_(new.active)
         diverged.copy_(new.diverged)
         for old, moment in zip(state.moments, new.moments, strict=True):
             old.copy_(moment)
+        for old, value in zip(state.memory, new.memory, strict=True):
+            old.copy_(value)
 
     compiled: Any = torch.compile(
         _own_code(flat), dynamic=False, fullgraph=True, options={"cpp_wrapper": device == "cpu"}
@@ -110,8 +117,10 @@ def _compiled(recipe: Recipe, device: str) -> Take:
     def take(
         state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor
     ) -> None:
+        schedule = inputs.schedule
+        diet = () if schedule is None else (schedule.counts, schedule.options, *state.memory)
         compiled(
-            state.slab, state.active, state.diverged, *state.moments,
+            diet, state.slab, state.active, state.diverged, *state.moments,
             inputs.x, inputs.labels, inputs.smoothing, inputs.rate,
             inputs.dropout_seed, inputs.augment_seed, inputs.strength,
             ids, table, live, number,

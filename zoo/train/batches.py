@@ -33,7 +33,7 @@ class DataOrder:
     def __init__(self, runs: Sequence[RunSpec], subsets: Sequence[Index | None]) -> None:
         self.batch = runs[0].batch_size
         self.seeds = np.array([run.order_seed for run in runs], dtype=np.int64)
-        self.sizes = np.array([run.train_size for run in runs], dtype=np.int64)
+        self.sizes = np.array([run.examples for run in runs], dtype=np.int64)
         self.per_epoch = self.sizes // self.batch
         self.subsets = list(subsets)
         self._epoch = np.full(len(runs), -1, dtype=np.int64)

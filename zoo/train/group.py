@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data import noisy_labels, training_subset
+from zoo.errors import TrainError
 from zoo.optim.base import Optimizer
 from zoo.spec.run import RunSpec
 from zoo.train.batches import DataOrder
+from zoo.train.dynamic import DYNAMICS, Schedule, schedule_of
 from zoo.train.schedule import group_rates
 from zoo.train.step import Inputs
 from zoo.train.task_data import TaskData
@@ -43,7 +45,13 @@ class Group:
 
 
 def make_group(
-    runs: Sequence[RunSpec], steps: NDArray[np.int64], size: int, data: TaskData, *, subset: bool
+    runs: Sequence[RunSpec],
+    steps: NDArray[np.int64],
+    size: int,
+    data: TaskData,
+    *,
+    subset: bool,
+    kept: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> Group:
     """Return the group of ``runs``, padded with dummies to ``size``.
 
@@ -53,6 +61,10 @@ def make_group(
         size: G.
         data: the cohort's data set.
         subset: whether the cohort's runs train on parts of the training set.
+        kept: run id to the sorted ids of the examples that its static diet keeps.
+
+    Raises:
+        TrainError: ``kept`` lacks a run on a diet, or has another number of examples for it.
     """
     short = size - len(runs)
     device = data.train.device
@@ -61,10 +73,7 @@ def make_group(
     count = data.prepared.train_x.shape[0]
     subsets: list[NDArray[np.int64] | None] = [None] * size
     if subset:
-        subsets = [
-            training_subset(count, size=int(run.train_size or count), seed=int(run.noise_seed or 0))
-            for run in padded
-        ]
+        subsets = [_examples(run, count, kept or {}) for run in padded]
     classes = data.prepared.classes
     labels = np.stack(
         [
@@ -82,11 +91,35 @@ def make_group(
         dropout_seed=_ints(padded, "dropout_seed").to(device),
         augment_seed=_ints(padded, "augment_seed").to(device),
         strength=_floats(padded, "augment_strength").to(device),
+        schedule=_schedule(padded, device),
     )
     order = DataOrder(padded, subsets)
     ids = _padded_ids(subsets)
     ids = None if ids is None else ids.to(device)
     return Group(padded, steps, len(runs), inputs, order, ids)
+
+
+def _examples(run: RunSpec, count: int, kept: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the sorted ids of the examples that a run trains on, of ``count``."""
+    if run.keep is None:
+        size, seed = int(run.train_size or count), int(run.noise_seed or 0)
+        return training_subset(count, size=size, seed=seed)
+    ids = kept.get(run.run_id)
+    if ids is None or len(ids) != run.examples:
+        found = "have not been selected" if ids is None else f"are {len(ids)}"
+        msg = (
+            f"run {run.run_id} is on a diet of {run.examples} examples, which {found};"
+            " `zoo score STORE` selects them, and `zoo run` does so by itself"
+        )
+        raise TrainError(msg)
+    return ids
+
+
+def _schedule(runs: Sequence[RunSpec], device: torch.device) -> Schedule | None:
+    if runs[0].dynamic == "none":
+        return None
+    found = schedule_of(DYNAMICS[runs[0].dynamic], runs, [run.examples for run in runs])
+    return Schedule(found.counts.to(device), found.options.to(device))
 
 
 def _floats(runs: Sequence[RunSpec], name: str) -> Tensor:

@@ -41,7 +41,7 @@ SHARED_FIELDS = (
 )
 #: Shared fields younger than the first stores: no part of the key at their default, so that the
 #: names of older cohorts stay.
-_LATER_FIELDS = ("virtual_batch", "weight_transform", "decay_mask")
+_LATER_FIELDS = ("virtual_batch", "weight_transform", "decay_mask", "dynamic")
 
 #: Rows of a task, at least, where the sweep does not say.
 _TASK_ROWS = 64
@@ -112,8 +112,8 @@ def plan(sweep: Sweep, *, base: Plan | None = None, backend: str = "auto") -> Pl
 def cohort_key(run: RunSpec, dataset: Dataset, record: RecordSpec) -> dict[str, Any]:
     """Return what runs must agree on to stack: the shared fields, and some derived ones.
 
-    ``has_dropout``, ``subset`` (trains on part of the training set) and ``clipped`` (clips its
-    gradients) change the computation, and ``checkpoints`` is K.
+    ``has_dropout``, ``subset`` (trains on part of the training set), ``clipped`` (clips its
+    gradients) and ``z_loss`` change the computation, and ``checkpoints`` is K.
     """
     key = {name: getattr(run, name) for name in SHARED_FIELDS}
     for name in _LATER_FIELDS:
@@ -121,10 +121,12 @@ def cohort_key(run: RunSpec, dataset: Dataset, record: RecordSpec) -> dict[str, 
             key[name] = getattr(run, name)
     if run.clip_norm is not None:
         key["clipped"] = True
+    if run.z_loss > 0:
+        key["z_loss"] = True
     return {
         **key,
         "has_dropout": run.dropout > 0,
-        "subset": run.train_size != len(dataset.train_y),
+        "subset": run.examples != len(dataset.train_y),
         "checkpoints": len(_checkpoints(run, record)),
     }
 
@@ -139,8 +141,7 @@ def _key_name(key: Mapping[str, Any]) -> str:
 
 
 def _checkpoints(run: RunSpec, record: RecordSpec) -> tuple[int, ...]:
-    per_epoch = int(run.train_size or 0) // run.batch_size
-    return record.checkpoint_steps(int(run.steps or 0), per_epoch)
+    return record.checkpoint_steps(int(run.steps or 0), run.steps_per_epoch)
 
 
 def _resolve(sweep: Sweep, data: Mapping[str, Dataset]) -> list[RunSpec]:
@@ -189,13 +190,14 @@ def _cohort(
     # Runs of like length stand together, so that a group seldom waits for its longest model.
     ordered = tuple(sorted(runs, key=lambda run: int(run.steps or 0)))
     steps = np.array([_checkpoints(run, record) for run in ordered], dtype=np.int64)
-    per_epoch = np.array([int(run.train_size or 0) // run.batch_size for run in ordered])
+    per_epoch = np.array([run.steps_per_epoch for run in ordered])
     group = min(group_size(network, ordered[0].batch_size), _power_of_two(len(ordered)))
     wanted = int(sweep.options.get("task_models", _TASK_ROWS))
     architecture = describe(network)
     if backend == "auto":
         flops = architecture["train_flops_per_example"] * ordered[0].batch_size * steps[:, -1].sum()
-        backend = "compiled" if flops > _COMPILE_FLOPS and can_compile() else "eager"
+        pays = flops > _COMPILE_FLOPS and key.get("dynamic", "none") == "none"
+        backend = "compiled" if pays and can_compile() else "eager"
     return Cohort(
         id=name,
         key=dict(key),

@@ -22,6 +22,7 @@ from zoo.optim.masks import DECAY_MASKS
 from zoo.optim.segments import trained_segments
 from zoo.seeds import Stream, torch_uniform
 from zoo.spec.run import RunSpec
+from zoo.train.dynamic import Presented, Schedule
 from zoo.train.group import Group
 from zoo.train.schedule import learning_rates
 from zoo.train.segment import current_rates
@@ -94,7 +95,10 @@ def _train_one(
                 layer.step = step
         for parameters in optimizer.param_groups:
             parameters["lr"] = float(rate)
-        loss = F.cross_entropy(module(x), y, label_smoothing=run.label_smoothing)
+        logits = module(x)
+        loss = _loss(logits, y, run)
+        if recipe.dynamic is not None:
+            loss = (_weights(recipe, group, state, g, step, logits.detach(), y) * loss).mean()
         if not torch.isfinite(loss):
             state.diverged[g] = step
             state.active[g] = False
@@ -141,6 +145,35 @@ def _optimizer(
         held = {**recipe.optimizer.torch_state(run, steps), **parts}
         optimizer.state[named[segment.name]] = held
     return optimizer
+
+
+def _loss(logits: Tensor, labels: Tensor, run: RunSpec) -> Tensor:
+    """Return the mean cross-entropy plus z·mean(logsumexp²); each example's on a dynamic diet."""
+    how = "mean" if run.dynamic == "none" else "none"
+    loss = F.cross_entropy(logits, labels, label_smoothing=run.label_smoothing, reduction=how)
+    if run.z_loss > 0:
+        squares = logits.logsumexp(-1).square()
+        loss = loss + run.z_loss * (squares.mean() if how == "mean" else squares)
+    return loss
+
+
+def _weights(
+    recipe: Recipe, group: Group, state: State, g: int, step: int, logits: Tensor, labels: Tensor
+) -> Tensor:
+    """Return the weights ``[B]`` of a dynamic diet, and let it remember the batch."""
+    method, schedule = recipe.dynamic, group.inputs.schedule
+    if method is None or schedule is None:
+        return torch.ones(len(labels))
+    one = slice(g, g + 1)
+    numbers = np.full((1, len(group.runs)), step, dtype=np.int64)
+    ids = torch.from_numpy(group.order.block(numbers)[0, one])
+    losses = F.cross_entropy(logits, labels, reduction="none").unsqueeze(0)
+    seen = Presented(ids, losses, logits.unsqueeze(0), labels.unsqueeze(0), torch.tensor([step]))
+    own = Schedule(schedule.counts[:, one], schedule.options[:, one])
+    weights, memory = method.weigh(seen, own, tuple(m[one] for m in state.memory))
+    for held, value in zip(state.memory, memory, strict=True):
+        held[one] = value
+    return weights[0]
 
 
 def _counted(recipe: Recipe, group: Group, g: int) -> nn.Module:

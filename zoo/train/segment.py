@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.train.backends import Take, eager_recipe
+from zoo.train.dynamic import Memory
 from zoo.train.group import Group, coefficient_table
 from zoo.train.pause import SegmentProgress, Tick
 from zoo.train.schedule import learning_rates
@@ -54,6 +55,7 @@ def stacked_segment(
     device = state.slab.device
     last = stop - 1
     before = state.slab.clone() if begin is None else begin.before
+    memory = tuple(m.clone() for m in state.memory)
     counts = stop - start
     total = int(counts.max())
     early = _Early(state) if counts.min() < total else None
@@ -84,12 +86,19 @@ def stacked_segment(
         for ids, table, alive, number, ends, done in steps:
             if ends:
                 before = torch.where(done.unsqueeze(1), state.slab, before)
+                memory = _where(done, state.memory, memory)
             take(state, group.inputs, ids, table, alive, number)
             if ends and early is not None:
                 early.keep(state, done)
     if early is not None:
         early.restore(state)
-    return last_step(recipe, group, state, before, last)
+    return last_step(recipe, group, state, before, last, memory)
+
+
+def _where(done: Tensor, new: Memory, old: Memory) -> Memory:
+    """Return the new rows of the models that are ``done [G]``, the old ones of the others."""
+    pairs = zip(new, old, strict=True)
+    return tuple(torch.where(done.view(-1, *(1,) * (n.ndim - 1)), n, o) for n, o in pairs)
 
 
 class _Early:
@@ -98,22 +107,25 @@ class _Early:
     def __init__(self, state: State) -> None:
         self.slab = state.slab.clone()
         self.moments = tuple(m.clone() for m in state.moments)
+        self.memory = tuple(m.clone() for m in state.memory)
 
     def keep(self, state: State, done: Tensor) -> None:
         """Remember the rows that are ``done [G]`` after this step."""
         self.slab[done] = state.slab[done]
         for kept, moment in zip(self.moments, state.moments, strict=True):
             kept[done] = moment[done]
+        self.memory = _where(done, state.memory, self.memory)
 
     def restore(self, state: State) -> None:
         """Put every row back to where it ended."""
         state.slab.copy_(self.slab)
         for kept, moment in zip(self.moments, state.moments, strict=True):
             moment.copy_(kept)
+        state.memory = self.memory
 
 
 def last_step(
-    recipe: Recipe, group: Group, state: State, before: Tensor, last: Steps
+    recipe: Recipe, group: Group, state: State, before: Tensor, last: Steps, memory: Memory = ()
 ) -> dict[str, Tensor]:
     """Return the last step's learning rate, gradient norm and update norm, each ``[G]``.
 
@@ -126,11 +138,12 @@ def last_step(
         state: after the step.
         before: ``[G, P]`` each model's row before its last step.
         last: ``[G]`` number of that step.
+        memory: of the dynamic diet, before that step.
     """
     device = state.slab.device
     ids = torch.from_numpy(group.order.block(last[None]))[0].to(device)
     number = torch.from_numpy(last).to(device)
-    _, grad, _ = gradient(eager_recipe(recipe), before, group.inputs, ids, number)
+    _, grad, _, _ = gradient(eager_recipe(recipe), before, group.inputs, ids, number, memory)
     trained = recipe.network.layout.trained
     moved = state.slab[:, :trained] - before[:, :trained]
     return {

@@ -18,6 +18,7 @@ from zoo.architectures.op import Mode
 from zoo.data.augment import AUGMENTATIONS
 from zoo.kernels.cross_entropy import cross_entropy
 from zoo.optim.base import Optimizer
+from zoo.train.dynamic import Dynamic, Memory, Presented, Schedule
 
 __all__ = ["Inputs", "Recipe", "State", "advance", "gradient"]
 
@@ -33,6 +34,7 @@ class Recipe:
         dtype: compute type.
         conv: form of the convolution.
         dropout: whether any dropout is done.
+        dynamic: the dynamic diet, or None.
     """
 
     network: Network
@@ -41,6 +43,7 @@ class Recipe:
     dtype: torch.dtype
     conv: str
     dropout: bool
+    dynamic: Dynamic | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -52,12 +55,14 @@ class State:
         moments: moment slabs ``[G, trained]``.
         active: ``[G]`` bool, false once a model has diverged.
         diverged: ``[G]`` int64, the step at which it did, −1 before.
+        memory: what the dynamic diet remembers.
     """
 
     slab: Tensor
     moments: tuple[Tensor, ...]
     active: Tensor
     diverged: Tensor
+    memory: Memory = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +76,7 @@ class Inputs:
         rate: ``[G]`` dropout probability.
         dropout_seed, augment_seed: ``[G]`` int64.
         strength: ``[G]`` augmentation strength.
+        schedule: what the dynamic diet knows of the runs, or None.
     """
 
     x: Tensor
@@ -80,6 +86,7 @@ class Inputs:
     dropout_seed: Tensor
     augment_seed: Tensor
     strength: Tensor
+    schedule: Schedule | None = None
 
 
 def _batch(recipe: Recipe, inputs: Inputs, ids: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,17 +113,24 @@ def _mode(recipe: Recipe, inputs: Inputs, step: Tensor) -> Mode:
 
 
 def gradient(
-    recipe: Recipe, slab: Tensor, inputs: Inputs, ids: Tensor, step: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return each model's minibatch loss ``[G]``, gradient ``[G, trained]`` and new buffers."""
+    recipe: Recipe, slab: Tensor, inputs: Inputs, ids: Tensor, step: Tensor, memory: Memory = ()
+) -> tuple[Tensor, Tensor, Tensor | None, Memory]:
+    """Return each model's minibatch loss ``[G]``, gradient ``[G, trained]``, new buffers, and
+    what its dynamic diet remembers of the batch.
+    """  # noqa: D205
     x, labels = _batch(recipe, inputs, ids, step)
     mode = _mode(recipe, inputs, step)
     p = recipe.network.views(slab)
     logits, saved = recipe.network.forward(p, x, mode)
     loss, dlogits = cross_entropy(logits, labels, inputs.smoothing)
+    if recipe.dynamic is not None and inputs.schedule is not None:
+        each = logits.logsumexp(-1) - logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        seen = Presented(ids, each, logits, labels, step)
+        weights, memory = recipe.dynamic.weigh(seen, inputs.schedule, memory)
+        dlogits = dlogits * weights.unsqueeze(-1)
     grads = recipe.network.backward(p, saved, dlogits, mode)
     buffers = recipe.network.flat_buffers(p, mode.new_buffers)
-    return loss, recipe.network.flat_gradient(grads), buffers
+    return loss, recipe.network.flat_gradient(grads), buffers, memory
 
 
 def advance(
@@ -142,7 +156,7 @@ def advance(
         live: ``[G]`` bool, false for models that are done.
         number: ``[G]`` int64, each model's own step.
     """
-    loss, grad, buffers = gradient(recipe, state.slab, inputs, ids, number)
+    loss, grad, buffers, memory = gradient(recipe, state.slab, inputs, ids, number, state.memory)
     names = recipe.optimizer.names(clipped=bool(recipe.shared.get("clipped")))
     coefficients = dict(zip(names, table.unbind(0), strict=True))
     layout = recipe.network.layout
@@ -155,4 +169,5 @@ def advance(
         moments=tuple(moments),
         active=state.active & ~bad,
         diverged=torch.where(bad, number, state.diverged),
+        memory=memory,
     )

@@ -21,6 +21,7 @@ from zoo.train.backends import (
     step_function,
 )
 from zoo.train.checkpoint import METRICS, Checkpoint, ResumePoint
+from zoo.train.dynamic import DYNAMICS, Dynamic, Memory
 from zoo.train.evaluate import evaluate, probe_logits
 from zoo.train.group import Group, make_group
 from zoo.train.pause import (
@@ -43,6 +44,9 @@ __all__ = ["TaskTrainer"]
 
 Columns = dict[str, Tensor]
 
+#: Name of a tensor of the dynamic diet's memory among the resume arrays.
+_MEMORY = "diet_{}"
+
 
 class TaskTrainer:
     """Trains the rows of one task (R models) from checkpoint to checkpoint.
@@ -57,10 +61,12 @@ class TaskTrainer:
         backend: ``"auto"`` takes the cohort's own.
         device: a torch device; the bits of a run hold for one type of device.
         paths: user paths of data sets.
+        kept: run id to the examples that its static diet keeps.
 
     Raises:
         DataError: the data set is not the one that was planned with.
-        TrainError: unknown backend, or a layout that this version no longer builds.
+        TrainError: unknown backend, a layout that this version no longer builds, or a run on a
+            diet whose examples are not in ``kept``.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class TaskTrainer:
         backend: str = "auto",
         device: str = "cpu",
         paths: Mapping[str, str] | None = None,
+        kept: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> None:
         self.cohort = cohort
         self.task = task
@@ -94,16 +101,19 @@ class TaskTrainer:
             dtype=PRECISIONS[self.runs[0].precision],
             conv=conv_form(self.backend),
             dropout=bool(cohort.key["has_dropout"]),
+            dynamic=_dynamic(self.runs[0].dynamic),
         )
         self.data = task_data(plan, cohort, network, paths or {}, self.device)
         self.take = step_function(self.recipe, self.backend, device=self.device.type)
-        self.groups = self._make_groups()
+        self.groups = self._make_groups(kept)
 
-    def _make_groups(self) -> list[Group]:
+    def _make_groups(self, kept: Mapping[str, NDArray[np.int64]] | None) -> list[Group]:
         G, subset = self.cohort.group_rows, bool(self.cohort.key["subset"])
         steps = self.cohort.steps[self.task.start : self.task.stop]
         return [
-            make_group(self.runs[i : i + G], steps[i : i + G], G, self.data, subset=subset)
+            make_group(
+                self.runs[i : i + G], steps[i : i + G], G, self.data, subset=subset, kept=kept
+            )
             for i in range(0, len(self.runs), G)
         ]
 
@@ -129,6 +139,8 @@ class TaskTrainer:
         origins = [self._initial_slab(group) for group in self.groups]
         states = self._states(origins, resume if pause is None else _resume_point(pause))
         start = pause.index if pause is not None else 0 if resume is None else resume.index + 1
+        if states[0].memory:
+            pauses = None  # what a dynamic diet remembers is kept at checkpoints alone
         for k in range(start, self.cohort.checkpoints):
             with torch.no_grad():
                 parts = self._to_checkpoint(k, states, origins, pause, pauses)
@@ -210,10 +222,20 @@ class TaskTrainer:
                 diverged[: group.real] = _tensor(resume.diverged_step[own])
                 for name, moment in zip(names, moments, strict=True):
                     moment[: group.real] = _tensor(resume.arrays[name][own])
+            memory = self._memory(slab.shape[0])
+            if resume is not None:
+                for index, values in enumerate(memory):
+                    values[: group.real] = _tensor(resume.arrays[_MEMORY.format(index)][own])
             active = (diverged < 0) & (torch.arange(len(slab), device=self.device) < group.real)
-            states.append(State(slab, moments, active, diverged))
+            states.append(State(slab, moments, active, diverged, memory))
             start += group.real
         return states
+
+    def _memory(self, models: int) -> Memory:
+        """Return what the dynamic diet of a group remembers at first."""
+        if self.recipe.dynamic is None:
+            return ()
+        return self.recipe.dynamic.memory(models, self.data.train_x.shape[0], self.device)
 
     # -- one checkpoint -------------------------------------------------------------------
 
@@ -286,11 +308,18 @@ class TaskTrainer:
         for index, name in enumerate(self.recipe.optimizer.moments):
             resume[name] = gather([s.moments[index] for s in states])
             resume[name][gone] = 0
+        for index in range(len(states[0].memory)):
+            resume[_MEMORY.format(index)] = gather([s.memory[index] for s in states])
         probes = [probe for _, probe in parts if probe is not None]
         logits = gather(probes) if probes else None
         if logits is not None:
             logits[gone] = np.nan
         return Checkpoint(k, weights, metrics, logits, diverged, resume)
+
+
+def _dynamic(name: str) -> Dynamic | None:
+    method: Dynamic | None = None if name == "none" else DYNAMICS[name]
+    return method
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
