@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.clustering import print_jobs
 from zoo.cli.show import human_bytes, plural, print_json
 
 if TYPE_CHECKING:
@@ -19,16 +20,18 @@ _CLEAR = "\x1b[H\x1b[2J"
 
 def status(args: argparse.Namespace) -> int:
     """Show how far a store is."""
-    from zoo.launch.status import store_status
+    from zoo.launch.cluster import cluster_status
 
     while True:
-        found = store_status(args.store)
+        whole = cluster_status(args.store)
+        found = whole.store
         if args.watch and not args.json and sys.stdout.isatty():
             print(_CLEAR, end="")
         if args.json:
-            print_json(found.to_json())
+            print_json(whole.to_json() if whole.elements else found.to_json())
         else:
             _print_status(found, tasks=args.tasks)
+            print_jobs(whole)
         sys.stdout.flush()
         if not args.watch or found.complete:
             return 0 if found.complete else 2
@@ -36,6 +39,7 @@ def status(args: argparse.Namespace) -> int:
 
 
 def _print_status(found: StoreStatus, *, tasks: bool) -> None:
+    from zoo.launch.cluster import WORDS
     from zoo.report import format_table
 
     committed, planned = found.checkpoints
@@ -44,13 +48,13 @@ def _print_status(found: StoreStatus, *, tasks: bool) -> None:
     print(f"Zoo {found.name!r} at {found.path}")
     print(f"  models       {found.models:,}: {counts}")
     print(f"  checkpoints  {committed:,} of {planned:,} committed ({share:.1%})")
-    states = ("done", "running", "stopped", "waiting", "failed")
-    numbers = {s: sum(line.state == s for line in found.tasks) for s in states}
+    numbers = {s: sum(line.state == s for line in found.tasks) for s in WORDS}
     print("  tasks        " + ", ".join(f"{n:,} {s}" for s, n in numbers.items() if n))
     for line in found.tasks:
         if line.reason:
             print(f"  failed       task {line.task} of {line.cohort}: {line.reason}")
-    if not found.complete and not numbers["running"]:
+    busy = ("running", "assigned", "queued", "held", "unknown")
+    if not found.complete and not any(numbers[state] for state in busy):
         print(f"Nobody is at it; `zoo run {found.path}` goes on.")
     if tasks:
         print()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, Generic, TypeVar
 
 from zoo.errors import TrainError
@@ -36,6 +37,8 @@ WORKER = (sys.executable, "-P", "-c", _BOOT, str(Path(__file__).parents[2]))
 
 #: Seconds between looks at the clock while nothing happens.
 _TICK_S = 0.25
+#: Seconds that workers have to save, when a signal says that the end is near.
+_SAVE_WAIT_S = 60.0
 #: Workers that die one after the other before they are ready, after which the run is given up.
 _FALSE_STARTS = 3
 #: Bytes of a dead worker's last words that are kept.
@@ -67,6 +70,8 @@ class _Worker(Generic[T]):
     words: IO[bytes]
     ready: bool = False
     task: T | None = None
+    seat: int = 0
+    saving: bool = False
     buffer: bytes = b""
 
     def send(self, message: Mapping[str, Any]) -> None:
@@ -111,6 +116,9 @@ class Pool(Generic[T]):
         workers: N.
         backend: passed on to :func:`zoo.launch.worker.run_task`.
         order: what a worker is told besides; of a stage its name and settings.
+        seats: environment of the n-th worker, such as the one GPU that it sees.
+        save_signal: a signal on which every worker saves what it has, and then all end.
+        on_start: called with each task that a worker gets.
         paths: user paths of data sets.
         on_change: called after each event and about every ``_TICK_S`` seconds.
         on_failure: called with each task that is given up.
@@ -122,6 +130,9 @@ class Pool(Generic[T]):
     workers: int
     backend: str = "auto"
     order: Mapping[str, Any] = field(default_factory=dict)
+    seats: Sequence[Mapping[str, str]] = ()
+    save_signal: signal.Signals | None = None
+    on_start: Callable[[T], None] = lambda task: None
     paths: Mapping[str, str] = field(default_factory=dict)
     on_change: Callable[[], None] = lambda: None
     on_failure: Callable[[Failed[T]], None] = lambda failed: None
@@ -129,6 +140,12 @@ class Pool(Generic[T]):
     _alive: list[_Worker[T]] = field(default_factory=list)
     _false_starts: int = 0
     _stop: bool = False
+    _save_until: float | None = None
+
+    @property
+    def saved(self) -> bool:
+        """Whether the save signal came."""
+        return self._save_until is not None
 
     def run(self) -> bool:
         """Work until the schedule is empty; return False if a signal asked to stop before.
@@ -136,10 +153,13 @@ class Pool(Generic[T]):
         Raises:
             TrainError: workers die before they are ready.
         """
-        with _stop_signals(self._request_stop), selectors.DefaultSelector() as selector:
+        with _stop_signals(self._requests()), selectors.DefaultSelector() as selector:
             try:
                 while self.schedule.open and not self._stop:
-                    self._hand_out(selector)
+                    if self._save_until is None:
+                        self._hand_out(selector)
+                    else:
+                        self._save_and_stop()
                     for key, _ in selector.select(_TICK_S):
                         self._listen(selector, key.data)
                     self.on_change()
@@ -149,8 +169,29 @@ class Pool(Generic[T]):
                 self._alive.clear()
         return not self._stop
 
+    def _requests(self) -> dict[signal.Signals, Callable[[], None]]:
+        found = {signal.SIGINT: self._request_stop, signal.SIGTERM: self._request_stop}
+        if self.save_signal is not None:
+            found[self.save_signal] = self._request_save
+        return found
+
     def _request_stop(self) -> None:
         self._stop = True
+
+    def _request_save(self) -> None:
+        if self._save_until is None:
+            for worker in self._alive:
+                worker.saving = worker.ready and worker.task is not None
+            self._save_until = time.monotonic() + _SAVE_WAIT_S
+
+    def _save_and_stop(self) -> None:
+        """Wait until no worker has anything to save, or for as long as there is time."""
+        assert self.save_signal is not None
+        assert self._save_until is not None
+        waiting = [worker for worker in self._alive if worker.saving and worker.task is not None]
+        for worker in waiting:
+            worker.process.send_signal(self.save_signal)
+        self._stop = not waiting or time.monotonic() > self._save_until
 
     def _hand_out(self, selector: selectors.BaseSelector) -> None:
         """Give every idle worker a task, and keep as many workers as there is work for."""
@@ -159,6 +200,7 @@ class Pool(Generic[T]):
                 worker.task = self.schedule.next(time.monotonic())
                 if worker.task is None:
                     return
+                self.on_start(worker.task)
                 worker.send(_order(worker.task))
         wanted = min(self.workers, self.schedule.waiting + self._occupied())
         while len(self._alive) < wanted:
@@ -169,15 +211,17 @@ class Pool(Generic[T]):
 
     def _start(self, selector: selectors.BaseSelector) -> None:
         words = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _Worker.end
+        seat = min(set(range(len(self._alive) + 1)) - {worker.seat for worker in self._alive})
+        own = self.seats[seat % len(self.seats)] if self.seats else {}
         process = subprocess.Popen(
             [*self.command, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,
-            env=worker_environment(),
+            env={**worker_environment(), **own},
             process_group=0,  # a terminal's Ctrl-C reaches the parent alone
         )
-        worker: _Worker[T] = _Worker(process, words)
+        worker: _Worker[T] = _Worker(process, words, seat=seat)
         self._alive.append(worker)
         assert process.stdout is not None
         selector.register(process.stdout, selectors.EVENT_READ, worker)
@@ -203,6 +247,9 @@ class Pool(Generic[T]):
         assert task is not None
         if kind == "commit":
             self.schedule.progress(task, event["committed"])
+            return
+        if kind == "saved":
+            worker.saving = False
             return
         worker.task = None
         if kind == "done":
@@ -244,16 +291,20 @@ def _ending(code: int) -> str:
 
 
 @contextmanager
-def _stop_signals(request: Callable[[], None]) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into a request for the block; only the main thread can."""
+def _stop_signals(requests: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    """Turn signals into requests for the block; only the main thread can."""
     old: dict[signal.Signals, Any] = {}
     try:
-        for name in (signal.SIGINT, signal.SIGTERM):
+        for name, request in requests.items():
             try:
-                old[name] = signal.signal(name, lambda number, frame: request())
+                old[name] = signal.signal(name, _handler(request))
             except ValueError:  # not the main thread: the caller has its own way to stop
                 break
         yield
     finally:
         for name, handler in old.items():
             signal.signal(name, handler)
+
+
+def _handler(request: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
+    return lambda number, frame: request()

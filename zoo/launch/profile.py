@@ -162,8 +162,8 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         kinds = (str,) if key == "environment" else (str, int, float)
         good = isinstance(value, Mapping) and all(isinstance(v, kinds) for v in value.values())
         return dict(value) if good else Problem(key, value, "is not a table of plain values")
-    kinds: tuple[Any, ...] = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    wanted = next(k for k in kinds if k is not type(None))
+    options: tuple[Any, ...] = typing.get_args(hint) or (hint,)
+    wanted = next(k for k in options if k is not types.NoneType)
     if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,15 +83,21 @@ class StoreStatus:
         }
 
 
-def store_status(path: str | os.PathLike[str]) -> StoreStatus:
+def store_status(
+    path: str | os.PathLike[str], *, states: Sequence[TaskState] | None = None
+) -> StoreStatus:
     """Return how a store stands; it may be in the middle of training.
+
+    Args:
+        path: the store.
+        states: of its tasks, where they were read just now.
 
     Raises:
         StoreMissingError: no store is there.
         StoreCorruptError: a record is damaged.
     """
     # The tasks first: what the runs say is then never behind what the tasks say.
-    states = task_states(path)
+    states = task_states(path) if states is None else states
     reader = StoreReader(path)
     found = Counter(str(s) for cohort in reader.cohorts for s in cohort.status)
     found["missing"] += found.pop("planned", 0)

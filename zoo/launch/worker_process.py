@@ -51,6 +51,8 @@ def main() -> None:
     """Serve tasks until the input ends."""
     _die_with_parent(int(sys.argv[-1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
+    hints: list[Callable[[], None]] = []
+    signal.signal(signal.SIGUSR2, lambda number, frame: [hint() for hint in hints] and None)
     events = _event_stream()
     lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
@@ -62,7 +64,7 @@ def main() -> None:
 
     keep_freed_memory()
     settings = lines.get()
-    work = (_stage_work if "stage" in settings else _training_work)(settings, tell)
+    work = (_stage_work if "stage" in settings else _training_work)(settings, tell, hints)
     tell(event="ready")
     while True:
         order = lines.get()
@@ -75,12 +77,16 @@ def main() -> None:
             tell(event=outcome)
 
 
-def _training_work(settings: dict[str, Any], tell: Callable[..., None]) -> _Work:
-    """Return what trains one task."""
-    from zoo.launch.worker import run_task
+def _training_work(
+    settings: dict[str, Any], tell: Callable[..., None], hints: list[Callable[[], None]]
+) -> _Work:
+    """Return what trains one task; ``hints`` gets what a signal to save calls."""
+    from zoo.launch.worker import SAVE_S, Saver, run_task
     from zoo.store import read_plan
 
     plan = read_plan(settings["store"])
+    saver = Saver(settings.get("save_s", SAVE_S), on_save=lambda: tell(event="saved"))
+    hints.append(saver.ask)
     tasks = {(task.cohort, task.index): task for task in plan.tasks()}
 
     def work(order: dict[str, Any]) -> str:
@@ -89,15 +95,19 @@ def _training_work(settings: dict[str, Any], tell: Callable[..., None]) -> _Work
             plan,
             tasks[order["cohort"], order["index"]],
             backend=settings["backend"],
+            device=settings.get("device", "cpu"),
             paths=settings["paths"],
             on_commit=lambda committed: tell(event="commit", committed=committed),
+            saver=saver,
         )
 
     return work
 
 
-def _stage_work(settings: dict[str, Any], tell: Callable[..., None]) -> _Work:
-    """Return what computes one part of a stage."""
+def _stage_work(
+    settings: dict[str, Any], tell: Callable[..., None], hints: list[Callable[[], None]]
+) -> _Work:
+    """Return what computes one part of a stage; a part has nothing to save before its end."""
     from zoo.launch.stages import run_part
 
     def work(order: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from zoo.store.paths import StorePaths
 from zoo.train.pause import PausePoint
 from zoo.train.plan import Task
 
-__all__ = ["KEPT", "pack", "read_pause", "read_resume", "remove_old"]
+__all__ = ["KEPT", "pack", "pause_place", "read_pause", "read_resume", "remove_old"]
 
 #: How many resume states of a task stay.
 KEPT = 2
@@ -58,6 +58,16 @@ def read_resume(
         raise StoreCorruptError(msg)
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+def pause_place(paths: StorePaths, task: Task) -> tuple[int, int, int] | None:
+    """Return how far a task was saved between checkpoints: index, group, offset."""
+    try:
+        with np.load(paths.pause(task), allow_pickle=False) as archive:
+            index, group, offset = (int(value) for value in archive["place"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    return index, group, offset
 
 
 def read_pause(paths: StorePaths, task: Task, index: int) -> PausePoint | None:

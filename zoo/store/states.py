@@ -9,9 +9,10 @@ from zoo.store.commits import committed_count, read_failures
 from zoo.store.create import existing, read_plan
 from zoo.store.leases import LeaseView
 from zoo.store.locks import is_held, task_lease
+from zoo.store.resume import pause_place
 from zoo.train.plan import Task
 
-__all__ = ["TaskState", "task_states"]
+__all__ = ["TaskState", "task_progress", "task_states"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +73,11 @@ def task_states(path: str | PathLike[str]) -> list[TaskState]:
                 )
             )
     return found
+
+
+def task_progress(path: str | PathLike[str], task: Task) -> tuple[int, int, int]:
+    """Return what grows with whatever a task gains durably: checkpoints, groups, steps."""
+    paths = existing(path)
+    committed = committed_count(paths, task)
+    place = pause_place(paths, task)
+    return place if place is not None and place[0] == committed else (committed, 0, 0)
