@@ -19,8 +19,9 @@ from zoo.landscape.random import signs
 
 
 @pytest.mark.parametrize(
-    ("architecture", "norm"), [("mlp", "none"), ("mlp", "batch"), ("cnn", "group")]
+    ("architecture", "norm"), [("mlp", "none"), ("mlp", "batch"), ("cnn", "batch")]
 )
+# no group norm: torch has no forward-mode rule for it, which curvlinops needs
 def test_curvature_is_that_of_curvlinops(architecture, norm):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its dependencies' own, on import

@@ -198,7 +198,8 @@ class LandscapeStage:
             for name, blocks in parts.items()
             if name[0] in CELL_METRICS
         }
-        data = {c.key["data"]: _data(path, c.id) for c in reader.plan.cohorts}
+        first = {str(c.key["data"]): c.id for c in reversed(reader.plan.cohorts)}
+        data = {name: _data(path, cohort) for name, cohort in first.items()}
         publish_landscape(path, reader, settings, folder.id, models, cells, data)
 
 
@@ -352,8 +353,12 @@ def _network(cohort: Cohort) -> Network:
 
 
 @lru_cache(maxsize=2)
+def _paths(path: Path) -> Mapping[str, str]:
+    return Sweep.from_toml(read_sweep(path), source=f"{path} (sweep)").paths
+
+
+@lru_cache(maxsize=2)
 def _data(path: Path, cohort: str) -> TaskData:
     plan = _reader(path).plan
     found = plan.cohort(cohort)
-    paths = Sweep.from_toml(read_sweep(path), source=f"{path} (sweep)").paths
-    return task_data(plan, found, _network(found), paths, torch.device("cpu"))
+    return task_data(plan, found, _network(found), _paths(path), torch.device("cpu"))

@@ -127,6 +127,10 @@ def _check(plan: Plan, columns: Sequence[DerivedColumn]) -> None:
     """
     found: list[str] = []
     known = {cohort.id: cohort for cohort in plan.cohorts}
+    taken = {
+        name: cohort_arrays(plan, known[name])
+        for name in {column.cohort for column in columns} & known.keys()
+    }
     seen: set[tuple[str, str]] = set()
     for column in columns:
         name = column.name
@@ -140,7 +144,7 @@ def _check(plan: Plan, columns: Sequence[DerivedColumn]) -> None:
             found.append(f"{name}: no cohort {column.cohort!r} in the plan")
             continue
         cohort = known[column.cohort]
-        if name in _RESERVED or name in cohort_arrays(plan, cohort):
+        if name in _RESERVED or name in taken[cohort.id]:
             found.append(f"{name}: the name belongs to the training; choose another")
         sizes = {"model": cohort.models, "checkpoint": cohort.checkpoints}
         if column.dims[:1] != ("model",):
