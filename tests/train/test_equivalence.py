@@ -27,6 +27,15 @@ HYPER = {
     "sgdp": {"lr": 0.02, "weight_decay": 1e-3},
     "adamp": {"lr": 3e-4, "weight_decay": 1e-2, "eps": 1e-4},
     "muon": {"lr": 3e-4, "weight_decay": 1e-2, "eps": 1e-4},
+    "adagrad": {"lr": 1e-3, "weight_decay": 1e-3, "eps": 1e-4},
+    "adadelta": {"lr": 0.1, "weight_decay": 1e-3, "eps": 1e-4},
+    "adamax": {"lr": 3e-4, "weight_decay": 1e-3, "eps": 1e-4},
+    "amsgrad": {"lr": 3e-4, "weight_decay": 1e-3, "eps": 1e-4},
+    "nadam": {"lr": 3e-4, "weight_decay": 1e-3, "eps": 1e-4},
+    "radam": {"lr": 3e-4, "weight_decay": 1e-3, "eps": 1e-4},
+    "signum": {"lr": 1e-4, "weight_decay": 1e-2},
+    "adabelief": {"lr": 3e-4, "weight_decay": 1e-2, "eps": 1e-6},
+    "yogi": {"lr": 3e-4, "weight_decay": 1e-2},
 }
 
 

@@ -19,7 +19,11 @@ KINDS = {
     "cnn-group-dropout": {"architecture": "cnn", "norm": "group", "dropout": 0.2},
     "cnn-batch": {"architecture": "cnn", "norm": "batch"},
     "rmsprop-noise": {"optimizer": "rmsprop", "lr": 1e-4, "label_noise": 0.2},
-}
+    "cnn-ghost-standardized": {"architecture": "cnn", "norm": "ghost_batch", "virtual_batch": 8,
+                               "weight_transform": "standardize"},
+    "cnn-evonorm-clipped": {"architecture": "cnn", "norm": "evonorm_s0", "clip_norm": 0.5,
+                            "weight_decay": 0.1, "decay_mask": "kernels"},
+}  # fmt: skip
 
 
 @pytest.fixture(params=KINDS, ids=str)

@@ -1,6 +1,25 @@
 """Optimizers, one file a family; importing this package registers them all."""
 
-from zoo.optim import adam, adamp, lamb, lars, lion, muon, rmsprop, sgd, sgdp
+from zoo.optim import (
+    adabelief,
+    adadelta,
+    adagrad,
+    adam,
+    adamax,
+    adamp,
+    amsgrad,
+    lamb,
+    lars,
+    lion,
+    muon,
+    nadam,
+    radam,
+    rmsprop,
+    sgd,
+    sgdp,
+    signum,
+    yogi,
+)
 from zoo.optim.base import OPTIMIZERS, Optimizer
 from zoo.optim.masks import DECAY_MASKS
 
@@ -8,13 +27,22 @@ __all__ = [
     "DECAY_MASKS",
     "OPTIMIZERS",
     "Optimizer",
+    "adabelief",
+    "adadelta",
+    "adagrad",
     "adam",
+    "adamax",
     "adamp",
+    "amsgrad",
     "lamb",
     "lars",
     "lion",
     "muon",
+    "nadam",
+    "radam",
     "rmsprop",
     "sgd",
     "sgdp",
+    "signum",
+    "yogi",
 ]

@@ -18,7 +18,7 @@ from zoo.architectures.layout import Layout
 from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
 from zoo.spec.run import RunSpec
 
-__all__ = ["Adam", "AdamW"]
+__all__ = ["Adam", "AdamW", "torch_arguments"]
 
 
 class Adam(Optimizer):
@@ -72,7 +72,7 @@ class Adam(Optimizer):
 
     def torch(self, params: TorchParams, run: RunSpec) -> torch.optim.Optimizer:
         """Return ``torch.optim.Adam``."""
-        return torch.optim.Adam(params, **_torch_arguments(run))
+        return torch.optim.Adam(params, **torch_arguments(run))
 
 
 class AdamW(Adam):
@@ -93,10 +93,11 @@ class AdamW(Adam):
 
     def torch(self, params: TorchParams, run: RunSpec) -> torch.optim.Optimizer:
         """Return ``torch.optim.AdamW``."""
-        return torch.optim.AdamW(params, **_torch_arguments(run))
+        return torch.optim.AdamW(params, **torch_arguments(run))
 
 
-def _torch_arguments(run: RunSpec) -> dict[str, Any]:
+def torch_arguments(run: RunSpec) -> dict[str, Any]:
+    """Return the keywords that torch's optimizers of Adam's family take."""
     return {
         "lr": run.lr,
         "betas": (run.beta1, run.beta2),

@@ -14,7 +14,7 @@ from torch.optim.optimizer import ParamsT as TorchParams
 
 from zoo.architectures.layout import Layout
 from zoo.optim.masks import DECAY_MASKS, column_mask
-from zoo.optim.segments import row_norm
+from zoo.optim.segments import whole_norm
 from zoo.registry import Registry
 from zoo.spec.run import RunSpec
 
@@ -126,7 +126,7 @@ def clip_by_norm(g: Tensor, limit: Tensor) -> Tensor:
 
     As ``torch.nn.utils.clip_grad_norm_``: g · min(1, limit/(‖g‖ + 1e-6)).
     """
-    return g * (limit / (row_norm(g) + _CLIP_EPS)).clamp(max=1.0)
+    return g * (limit / (whole_norm(g) + _CLIP_EPS)).clamp(max=1.0)
 
 
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", field="optimizer")

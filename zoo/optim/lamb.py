@@ -17,7 +17,7 @@ from torch import Tensor
 from zoo.architectures.layout import Layout
 from zoo.optim.adam import Adam
 from zoo.optim.base import OPTIMIZERS, Coefficients, TorchParams
-from zoo.optim.segments import is_matrix, norm, ratio, spread, trained_segments
+from zoo.optim.segments import is_matrix, norms, ratio, spread, trained_segments
 from zoo.optim.twin import TensorLoop
 from zoo.spec.run import RunSpec
 
@@ -62,9 +62,8 @@ class LAMB(Adam):
         u = torch.addcmul(c["inverse"] * m / denominator, c["weight_decay"], p)
         segments = trained_segments(layout)
         one = torch.ones_like(c["lr"])
-        rates = [
-            ratio(norm(p, s), norm(u, s), one) if is_matrix(s) else one for s in segments
-        ]  # fmt: skip
+        triples = zip(segments, norms(p, segments), norms(u, segments), strict=True)
+        rates = [ratio(of_p, of_u, one) if is_matrix(s) else one for s, of_p, of_u in triples]
         return torch.addcmul(p, c["lr"] * spread(rates, segments), u, value=-1), [m, v]
 
     def torch(self, params: TorchParams, run: RunSpec) -> torch.optim.Optimizer:

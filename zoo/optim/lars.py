@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.architectures.layout import Layout
 from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
-from zoo.optim.segments import at, is_matrix, norm, ratio, spread, trained_segments
+from zoo.optim.segments import at, is_matrix, norms, ratio, spread, trained_segments
 from zoo.optim.twin import TensorLoop
 from zoo.spec.run import RunSpec
 
@@ -47,15 +47,14 @@ class LARS(Optimizer):
         segments = trained_segments(layout)
         one = torch.ones_like(c["lr"])
         rates = []
-        for segment in segments:
+        pairs = zip(segments, norms(p, segments), norms(g, segments), strict=True)
+        for segment, of_p, of_g in pairs:
             if not is_matrix(segment):
                 rates.append(one)
                 continue
-            of_p, of_g = norm(p, segment), norm(g, segment)
             decay = at(c["weight_decay"], segment)[:, :1]
-            whole = of_g + decay * of_p + c["eps"]
-            local = c["trust"] * of_p / whole
-            rates.append(torch.where(of_g > 0, ratio(local, one, one), one))
+            local = ratio(c["trust"] * of_p, of_g + decay * of_p + c["eps"], one)
+            rates.append(torch.where(of_g > 0, local, one))
         g = torch.addcmul(g, c["weight_decay"], p) * spread(rates, segments)
         b = torch.addcmul(g, c["momentum"], moments[0])
         direction = torch.addcmul(g, c["momentum"], b) if run["nesterov"] else b

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoo.architectures.layout import Layout, Segment
 from zoo.optim.adam import AdamW
@@ -32,20 +33,29 @@ __all__ = ["Muon", "orthogonalized"]
 STEPS = 5
 QUINTIC = (3.4445, -4.775, 2.0315)
 _EPS = 1e-7
+#: Values of a row of 64 bytes.
+_PAD = 16
 #: Root mean square of an update of AdamW, about.
 _RMS = 0.2
 
 
 def orthogonalized(u: Tensor) -> Tensor:
-    """Return the Newton-Schulz iterate of matrices ``[G, r, c]``: UVᵀ of their SVD, roughly."""
+    """Return the Newton-Schulz iterate of matrices ``[G, r, c]``: UVᵀ of their SVD, roughly.
+
+    They are padded with zeros, which change nothing, to multiples of 16: a matrix product's bits
+    may hang on where its operands lie, and so every model's lie alike.
+    """
     a, b, c = QUINTIC
-    x = u if u.shape[1] <= u.shape[2] else u.mT
-    x = x / row_norm(x.flatten(1)).clamp(min=_EPS).unsqueeze(2)
+    rows, columns = u.shape[1:]
+    x = u if rows <= columns else u.mT
+    x = x / row_norm(u.flatten(1)).clamp(min=_EPS).unsqueeze(2)
+    x = F.pad(x, (0, -x.shape[2] % _PAD, 0, -x.shape[1] % _PAD))
     for _ in range(STEPS):
         gram = torch.bmm(x, x.mT)
         poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, poly, x, beta=a)
-    return x if u.shape[1] <= u.shape[2] else x.mT
+    x = x if rows <= columns else x.mT
+    return x[:, :rows, :columns]
 
 
 class Muon(AdamW):
@@ -109,7 +119,7 @@ def _matrix_step(
     u = torch.addcmul(g, c["momentum"], m - g) if nesterov else m
     matrix = u.reshape(len(u), segment.shape[0], -1)
     size = _RMS * max(matrix.shape[1:]) ** 0.5
-    turned = orthogonalized(matrix).flatten(1)
+    turned = orthogonalized(matrix).reshape(p.shape)
     return torch.addcmul(p * c["keep"], c["lr"] * size, turned, value=-1), m
 
 

@@ -6,6 +6,7 @@ order depends on the tensor's size alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,17 @@ from torch import Tensor
 
 from zoo.architectures.layout import BUFFER, Layout, Segment
 
-__all__ = ["at", "is_matrix", "norm", "ratio", "row_norm", "rows", "spread", "trained_segments"]
+__all__ = [
+    "at",
+    "is_matrix",
+    "norms",
+    "ratio",
+    "row_norm",
+    "rows",
+    "spread",
+    "trained_segments",
+    "whole_norm",
+]
 
 
 def trained_segments(layout: Layout) -> tuple[Segment, ...]:
@@ -43,9 +54,32 @@ def row_norm(values: Tensor) -> Tensor:
     return found
 
 
-def norm(values: Tensor, segment: Segment) -> Tensor:
-    """Return the 2-norm of one segment of ``[G, trained]`` as ``[G, 1]``."""
-    return row_norm(at(values, segment))
+def norms(values: Tensor, segments: Sequence[Segment]) -> tuple[Tensor, ...]:
+    """Return the 2-norm of each segment of ``[G, trained]``, ``[G, 1]`` a segment."""
+    stops = [segment.stop for segment in segments]
+    return tuple(_norms(values, stops).split(1, dim=1))
+
+
+def whole_norm(values: Tensor) -> Tensor:
+    """Return the 2-norm of each row of ``[G, trained]`` as ``[G, 1]``."""
+    found: Tensor = _norms(values, [values.shape[1]])
+    return found
+
+
+# One operation to a compiler, which it neither splits nor fuses: the bits are those of eager
+# evaluation, and torch's C++ code generator fails on some fusions of such reductions with what
+# makes their input (pytorch issue 196570).
+@torch.library.custom_op(
+    "phasezoo::segment_norms", mutates_args=(), schema="(Tensor values, int[] stops) -> Tensor"
+)
+def _norms(values: Tensor, stops: list[int]) -> Tensor:
+    pairs = itertools.pairwise([0, *stops])
+    return torch.cat([row_norm(values[:, start:stop]) for start, stop in pairs], 1)
+
+
+@_norms.register_fake
+def _norms_shape(values: Tensor, stops: list[int]) -> Tensor:
+    return values.new_empty(values.shape[0], len(stops))
 
 
 def ratio(a: Tensor, b: Tensor, otherwise: Tensor) -> Tensor:
