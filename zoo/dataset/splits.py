@@ -89,8 +89,8 @@ class Split:
         """Return the part that a run is in, None if it is in none."""
         return self._side.get(run_id)
 
-    def views(self, view: View, *, drop_unknown: bool = False) -> dict[str, View]:
-        """Return the rows of a view by part, in the view's order.
+    def rows(self, view: View, *, drop_unknown: bool = False) -> dict[str, NDArray[np.int64]]:
+        """Return the positions of a view's rows by part, in the view's order.
 
         Args:
             view: any rows.
@@ -111,7 +111,12 @@ class Split:
             )
             raise QueryError(msg)
         at = sides[inverse] if len(runs) else sides
-        return {name: view[np.flatnonzero(at == name)] for name in self.parts}
+        return {name: np.flatnonzero(at == name) for name in self.parts}
+
+    def views(self, view: View, *, drop_unknown: bool = False) -> dict[str, View]:
+        """Return the rows of a view by part, as views; see :meth:`rows`."""
+        found = self.rows(view, drop_unknown=drop_unknown)
+        return {name: view[at] for name, at in found.items()}
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} {len(runs)}" for name, runs in self.parts.items())
