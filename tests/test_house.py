@@ -30,7 +30,10 @@ ONLY_IN = {
     "argparse": ["zoo/cli/"],
 }
 #: Optional, so never imported when a module is.
-OPTIONAL = {"matplotlib", "pandas", "xarray", "h5py", "submitit", "triton"}
+OPTIONAL = {
+    "matplotlib", "pandas", "polars", "xarray", "h5py", "safetensors", "submitit", "triton",
+    "torch_geometric", "nfn",
+}  # fmt: skip
 NEVER = {
     "pickle",
     "cloudpickle",
