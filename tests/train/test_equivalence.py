@@ -91,6 +91,7 @@ def test_stacked_equals_torch_optim(family, norm, optimizer):
         },
         {"weight_transform": "standardize", "architecture": "cnn", "activation": "gelu"},
         {"clip_norm": 0.3, "activation": "gelu"},
+        {"z_loss": 0.1, "label_smoothing": 0.1},
         {"decay_mask": "kernels", "weight_decay": 0.3},
         {
             "decay_mask": "no_norms",

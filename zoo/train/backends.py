@@ -94,12 +94,12 @@ def _eager(recipe: Recipe) -> Take:
 def _compiled(recipe: Recipe, device: str) -> Take:
     count = len(recipe.optimizer.moments)
 
-    def flat(diet: tuple[Tensor, ...], *tensors: Tensor) -> None:
+    def flat(diet: tuple[Tensor, ...], z_loss: Tensor | None, *tensors: Tensor) -> None:
         slab, active, diverged, *rest = tensors
         schedule, memory = (Schedule(*diet[:2]), diet[2:]) if diet else (None, ())
         state = State(slab, tuple(rest[:count]), active, diverged, memory)
         x, labels, smoothing, rate, dropout, augment, strength = rest[count : count + 7]
-        inputs = Inputs(x, labels, smoothing, rate, dropout, augment, strength, schedule)
+        inputs = Inputs(x, labels, smoothing, rate, dropout, augment, strength, schedule, z_loss)
         new = advance(recipe, state, inputs, *rest[count + 7 :])
         # Written in place inside the graph, where the copies fuse with what they copy.
         slab.copy_(new.slab)
@@ -120,7 +120,7 @@ def _compiled(recipe: Recipe, device: str) -> Take:
         schedule = inputs.schedule
         diet = () if schedule is None else (schedule.counts, schedule.options, *state.memory)
         compiled(
-            diet, state.slab, state.active, state.diverged, *state.moments,
+            diet, inputs.z_loss, state.slab, state.active, state.diverged, *state.moments,
             inputs.x, inputs.labels, inputs.smoothing, inputs.rate,
             inputs.dropout_seed, inputs.augment_seed, inputs.strength,
             ids, table, live, number,

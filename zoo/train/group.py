@@ -92,6 +92,7 @@ def make_group(
         augment_seed=_ints(padded, "augment_seed").to(device),
         strength=_floats(padded, "augment_strength").to(device),
         schedule=_schedule(padded, device),
+        z_loss=_floats(padded, "z_loss").to(device) if padded[0].z_loss > 0 else None,
     )
     order = DataOrder(padded, subsets)
     ids = _padded_ids(subsets)

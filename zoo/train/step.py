@@ -19,6 +19,7 @@ from zoo.data.augment import AUGMENTATIONS
 from zoo.kernels.cross_entropy import cross_entropy
 from zoo.optim.base import Optimizer
 from zoo.train.dynamic import Dynamic, Memory, Presented, Schedule
+from zoo.train.z_loss import with_z_loss
 
 __all__ = ["Inputs", "Recipe", "State", "advance", "gradient"]
 
@@ -77,6 +78,7 @@ class Inputs:
         dropout_seed, augment_seed: ``[G]`` int64.
         strength: ``[G]`` augmentation strength.
         schedule: what the dynamic diet knows of the runs, or None.
+        z_loss: ``[G]`` coefficients of the z-loss, or None where the cohort has none.
     """
 
     x: Tensor
@@ -87,6 +89,7 @@ class Inputs:
     augment_seed: Tensor
     strength: Tensor
     schedule: Schedule | None = None
+    z_loss: Tensor | None = None
 
 
 def _batch(recipe: Recipe, inputs: Inputs, ids: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,6 +126,8 @@ def gradient(
     p = recipe.network.views(slab)
     logits, saved = recipe.network.forward(p, x, mode)
     loss, dlogits = cross_entropy(logits, labels, inputs.smoothing)
+    if inputs.z_loss is not None:
+        loss, dlogits = with_z_loss(logits, inputs.z_loss, loss, dlogits)
     if recipe.dynamic is not None and inputs.schedule is not None:
         each = logits.logsumexp(-1) - logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
         seen = Presented(ids, each, logits, labels, step)
