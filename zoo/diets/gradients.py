@@ -1,13 +1,8 @@
 """Norms of per-example gradients of stacked networks, without any per-example gradient.
 
-For a linear map y_t = W a_t + b the gradient of example i is Σ_t g_t a_tᵀ, so that with the
-activations A ``[T, in]`` and the output gradients D ``[T, out]`` of the example
-
-    ‖∇W‖² = Σ (A Aᵀ ⊙ D Dᵀ)  or  ‖Dᵀ A‖²,    ‖∇b‖² = ‖Σ_t d_t‖²,
-
-whichever is cheaper: "ghost norms" (Goodfellow 2015, arXiv 1510.01799; Bu et al. 2022, arXiv
-2205.10683). One forward and one backward pass give the norms of a whole batch. What is no plain
-linear map (norms, transformed weights) takes its batch as models instead, which is exact too.
+One forward and one backward pass over the logits' gradients give each layer's activations and
+output gradients; :mod:`zoo.kernels.ghost_norm` makes norms of them. What is no plain linear map
+(norms, transformed weights) takes its batch as models instead, which is exact too.
 """
 
 from __future__ import annotations
@@ -22,6 +17,7 @@ from zoo.architectures import Network
 from zoo.architectures.conv import Conv
 from zoo.architectures.linear import Linear
 from zoo.architectures.op import Mode, Op, Params
+from zoo.kernels.ghost_norm import linear_square_norms, sequence_square_norms
 
 __all__ = ["gradient_norms", "last_features"]
 
@@ -92,22 +88,11 @@ def _plain(op: Op) -> bool:
 def _squared(op: Op, params: Params, x: Tensor, d: Tensor, mode: Mode) -> Tensor:
     """Return the squared norm of each example's gradient of one op's parameters, ``[G, B]``."""
     if type(op) is Linear and _plain(op):
-        return d.flatten(2).square().sum(-1) * (x.flatten(2).square().sum(-1) + 1)
+        return linear_square_norms(x.flatten(2), d.flatten(2))
     if type(op) is Conv and _plain(op):
         patches = op._patches(x)
-        return _sequence(patches.view(*x.shape[:2], -1, patches.shape[-1]), d)
+        return sequence_square_norms(patches.view(*x.shape[:2], -1, patches.shape[-1]), d)
     return _folded(op, params, x, d, mode)
-
-
-def _sequence(a: Tensor, d: Tensor) -> Tensor:
-    """Return ‖Σ_t d_t a_tᵀ‖² + ‖Σ_t d_t‖² of a ``[G, B, T, in]`` and d ``[G, B, T, out]``."""
-    T, inputs, outputs = a.shape[2], a.shape[3], d.shape[3]
-    bias = d.sum(2).square().sum(-1)
-    if inputs * outputs > 2 * T * T:
-        weight = ((a @ a.mT) * (d @ d.mT)).sum((2, 3))
-    else:
-        weight = (d.mT @ a).square().sum((2, 3))
-    return weight + bias
 
 
 def _folded(op: Op, params: Params, x: Tensor, d: Tensor, mode: Mode) -> Tensor:

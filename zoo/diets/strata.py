@@ -24,7 +24,7 @@ def stratified(
     gives what is left of the budget divided by the strata that are left, or all it has.
 
     Args:
-        scores: ``[n]``.
+        scores: ``[n]``, n > 0 unless nothing is asked for.
         words: ``[n]`` random words; a stratum gives its examples in their order.
         count: at most n.
         strata: how many.
@@ -32,6 +32,8 @@ def stratified(
     Returns:
         ``[count]`` int64, in no order.
     """
+    if count == 0:
+        return np.zeros(0, dtype=np.int64)
     low, width = scores.min(), np.ptp(scores)
     if width > 0:
         cell = np.minimum(((scores - low) / width * strata).astype(np.int64), strata - 1)

@@ -206,7 +206,7 @@ def _mask_columns(
         kept = kept_examples(run, dataset, tables.mean)
         masks[row, kept] = True
         counts[row] = class_counts(labels_of(run, dataset), kept, dataset.classes)
-        _warn_of_few(run, counts[row])
+    _warn_of_few(cohort, counts)
     files = {r.score for r in cohort.runs if r.score.startswith("file:")}
     prints = {f: file_fingerprint(f.removeprefix("file:")) for f in sorted(files)}
     facts = {"examples": len(dataset.train_y), "bits": "big", "score-files": prints}
@@ -230,13 +230,16 @@ def _mask_columns(
     )  # fmt: skip
 
 
-def _warn_of_few(run: RunSpec, counts: NDArray[np.int64]) -> None:
-    few = np.flatnonzero(counts < FEW)
-    if run.keep is not None and len(few):
-        shown = ", ".join(f"{counts[c]} of class {c}" for c in few)
+def _warn_of_few(cohort: Cohort, counts: NDArray[np.int64]) -> None:
+    """Say so where diets leave next to nothing of a class; ``counts`` is ``[M, C]``."""
+    dieting = np.array([run.keep is not None for run in cohort.runs])
+    few = np.flatnonzero(dieting & (counts < FEW).any(1))
+    if len(few):
+        worst = cohort.runs[few[counts[few].min(1).argmin()]]
         _LOG.warning(
-            "run %s keeps %s (score %s, select %s, keep %g); balance = 'class' keeps every class",
-            run.run_id, shown, run.score, run.select, run.keep,
+            "%d of %d diets of cohort %s keep fewer than %d examples of a class (the worst: score"
+            " %s, select %s, keep %g); balance = 'class' keeps every class, `zoo diets` lists them",
+            len(few), int(dieting.sum()), cohort.id, FEW, worst.score, worst.select, worst.keep,
         )  # fmt: skip
 
 

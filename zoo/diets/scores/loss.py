@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from zoo.diets.scores.base import SCORES, Outputs, Score
@@ -10,10 +11,9 @@ __all__ = ["loss"]
 
 
 def loss(outputs: Outputs) -> Tensor:
-    """Return logsumexp(z) − z_y, ``[G, B]`` nats."""
+    """Return −ln softmax(z)_y, ``[G, B]`` nats."""
     labels = outputs.labels.expand(outputs.logits.shape[:-1]).unsqueeze(-1)
-    chosen = outputs.logits.gather(-1, labels).squeeze(-1)
-    return outputs.logits.logsumexp(-1) - chosen
+    return -torch.log_softmax(outputs.logits, -1).gather(-1, labels).squeeze(-1)
 
 
 SCORES.register("loss")(
