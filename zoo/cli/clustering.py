@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,8 +53,9 @@ def add_verbs(verbs: Any, verb: Callable[..., Any], json: Callable[..., None]) -
         one.add_argument("--cluster", required=True, metavar="PROFILE", help=_PROFILE)
         one.add_argument("--backend", metavar="NAME", help="of new cohorts (default: auto)")
         one.add_argument(
-            "--then", action="append", default=[], metavar="STAGE",
-            help="run this stage when training has ended; may be given again, and runs in order",
+            "--then", action="append", default=[], metavar="'VERB ...'",
+            help="run this verb on the store when training has ended (--then landscape"
+            " --then 'label --dry-run'); may be given again, and runs in order",
         )  # fmt: skip
         _common(one)
         json(one)
@@ -163,6 +167,7 @@ def _submit(args: argparse.Namespace, profile: ClusterProfile, more: dict[str, A
     from zoo.launch.submit import one_at_a_time
 
     dry = args.dry_run or args.test_only
+    _check_stages(args.then)
     try:
         max_array = slurm_config().max_array
     except SchedulerError:
@@ -185,13 +190,27 @@ def _submit(args: argparse.Namespace, profile: ClusterProfile, more: dict[str, A
     return 0
 
 
+def _check_stages(texts: list[str]) -> None:
+    """Make sure that each verb and its options are understood, before anything is submitted."""
+    from zoo.cli.parser import build_parser
+
+    for text in texts:
+        words = shlex.split(text) or [""]
+        try:
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                build_parser().parse_args([words[0], "STORE", *words[1:]])
+        except SystemExit:
+            why = said.getvalue().strip().splitlines()[-1:] or ["is no verb with its options"]
+            raise SpecError([Problem("--then", text, why[0])], "submit") from None
+
+
 def _hand_in(args: argparse.Namespace, ready: Prepared) -> list[Submission]:
     from zoo.launch.submit import hand_in, hand_in_stage
 
     done = [hand_in(ready.path, ready.draft)] if ready.draft.elements else []
-    for name in args.then:
+    for text in args.then:
         after = [job for one in done[-1:] for job in one.jobs.values()]
-        done.append(hand_in_stage(ready.path, ready.draft.profile, name, {}, after))
+        done.append(hand_in_stage(ready.path, ready.draft.profile, shlex.split(text), after))
     return done
 
 

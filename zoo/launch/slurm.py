@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import os
@@ -147,7 +148,8 @@ def _quiet() -> Any:
     logger.setLevel(logging.WARNING)
     before = {name: os.environ.pop(name) for name in list(os.environ) if name in _OWN}
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):  # an error has these words, too
+            yield
     finally:
         logger.setLevel(level)
         os.environ.update(before)

@@ -56,8 +56,9 @@ class Element:
         os.environ["ZOO_JOB"] = job_id()
         os.environ["ZOO_LEASE_S"] = str(submission.profile.lease_s)
         _remove_leftovers(submission, number)
-        told = _stage(submission) if submission.stage else work(submission, number)
-        if told:
+        if submission.stage:
+            _stage(submission)
+        elif work(submission, number):
             _requeue()
 
     def checkpoint(self, number: int) -> Any:
@@ -181,22 +182,14 @@ def _seats() -> list[Mapping[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": device} for device in devices]
 
 
-def _stage(submission: Submission) -> bool:
-    """Run a stage after (or before) training."""
-    from zoo.launch.stages import run_stage
-
-    name = submission.stage["name"]
-    summary = run_stage(
-        submission.store,
-        name,
-        submission.stage["settings"],
-        workers=submission.profile.processes,
-    )
-    _LOG.info("stage %s: %d of %d parts done", name, summary.done, summary.parts)
-    if not summary.published:
-        msg = f"stage {name}: {summary.parts - summary.done} of {summary.parts} parts are missing"
+def _stage(submission: Submission) -> None:
+    """Run a verb of the command line, in a process of its own; a signal ends both."""
+    words = [str(word) for word in submission.stage["words"]]
+    _LOG.info("zoo %s", " ".join(words))
+    code = subprocess.run([sys.executable, "-P", "-m", "zoo.cli", *words], check=False).returncode
+    if code:
+        msg = f"`zoo {' '.join(words)}` ended with exit code {code}; its log says why"
         raise TrainError(msg)
-    return False
 
 
 def _remove_leftovers(submission: Submission, number: int) -> None:

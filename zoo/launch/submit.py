@@ -228,24 +228,24 @@ def hand_in(store: Path, found: Draft, *, dependency: str | None = None) -> Subm
 
 
 def hand_in_stage(
-    store: Path,
-    profile: ClusterProfile,
-    name: str,
-    settings: Mapping[str, Any],
-    after: Sequence[int],
+    store: Path, profile: ClusterProfile, words: Sequence[str], after: Sequence[int]
 ) -> Submission:
-    """Hand in a stage as one job that begins when the jobs ``after`` have ended.
+    """Hand in ``zoo VERB STORE ...`` as one job that begins when the jobs ``after`` have ended.
+
+    Args:
+        store: the store.
+        profile: of the job.
+        words: the verb, and what follows the store.
+        after: job ids.
 
     Raises:
-        UnknownNameError: no such stage.
         SchedulerError: the scheduler refuses.
+        StoreError: the disk refuses; nothing was submitted.
     """
     from zoo.launch.slurm import submit_array
-    from zoo.launch.stages import load_stage
     from zoo.launch.submissions import read_submission
 
-    load_stage(name)
-    stage = {"name": name, "settings": dict(settings)}
+    stage = {"name": words[0], "words": [words[0], str(store.absolute()), *words[1:]]}
     submission = new_submission(store, profile, [()], [0.0], chunk=1, stage=stage)
     dependency = f"afterany:{':'.join(map(str, after))}" if after else None
     submit_array(submission, 0, dependency=dependency)
