@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -195,26 +194,37 @@ def test_cells_and_pairs(measured):
 
 
 _SCRIPT = """
-import json, sys
+import json, os, signal, sys
+import zoo.store.stages as stages
 from zoo.launch.stages import run_stage
+
+real, left = stages.write_atomic, [int(sys.argv[3])]
+
+def write(path, data, **rest):
+    left[0] -= 1
+    if left[0] == 0:  # half of it is written, under another name, when the power goes
+        path.parent.mkdir(exist_ok=True)
+        path.with_suffix(".half.tmp").write_bytes(data[: len(data) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(path, data, **rest)
+
+stages.write_atomic = write
 run_stage(sys.argv[1], "landscape", json.loads(sys.argv[2]), workers=0)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by signal")
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(store, settings, measured):
-    """kill -9 whenever some parts are done, then once more to the end."""
+    """kill -9 while a part is being written, twice; then on to the end with two workers."""
     folder = StageFolder(store, NAME, settings)
-    order = [sys.executable, "-c", _SCRIPT, str(store), json.dumps(settings)]
     parts = len(stage.parts(store, settings))
-    for target in (1, parts // 2):
-        process = subprocess.Popen(order)
-        while len(folder.parts_done()) < target and process.poll() is None:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = len(folder.parts_done())
-    assert 0 < done < parts
+    done = 0
+    for writes in (5, 8):  # the first write is that of the settings
+        order = [sys.executable, "-c", _SCRIPT, str(store), json.dumps(settings), str(writes)]
+        assert subprocess.run(order, check=False).returncode == -signal.SIGKILL
+        assert len(folder.parts_done()) > done
+        done = len(folder.parts_done())
+    assert done < parts
     summary = run_stage(store, NAME, settings, workers=2)
     assert summary.published
     assert summary.computed == parts - done
