@@ -212,6 +212,24 @@ def test_columns_that_stages_add_are_targets_and_tasks(store):
     assert 0.7 < rows[1].score.value <= 1.0
 
 
+@pytest.mark.slow
+def test_accuracy_can_be_read_from_layer_statistics_of_the_quickstart_zoo(tmp_path):
+    """R² at least 0.9 on held-out seeds; the controls are there to compare with."""
+    sweep = zoo.load_sweep(REPO / "sweeps" / "quickstart.toml")
+    assert run(sweep, tmp_path / "q.zarr", workers=0).complete
+    view = zoo.open(tmp_path / "q.zarr").query()
+    rows = zoo.dataset.benchmark(
+        view,
+        tasks=["test_accuracy"],
+        models=["boosting"],
+        inputs=["epoch", "hyper-parameters", "statistics"],
+    )
+    score = {row.inputs: row.score for row in rows}
+    assert score["statistics"].value >= 0.9
+    assert score["statistics"].low > score["epoch"].high > score["hyper-parameters"].high
+    assert rows[0].runs == len(zoo.open(tmp_path / "q.zarr")) >= 300
+
+
 def test_workers_that_start_anew_read_the_same(store):
     view = zoo.open(store).query("epoch == -1")
     data = view.torch_dataset(targets="norm")

@@ -17,7 +17,7 @@ __all__ = ["EXAMPLES", "add_arguments", "bench"]
 EXAMPLES = """\
 Tasks are the accuracy, the gap between training and test accuracy, what varies in the sweep, and
 the phase; inputs are layer statistics, raw weights and, as controls, what is known without weights.
-Every score is on held-out groups, with an interval from resampled runs.
+Every score is on held-out groups, with an interval from resampled configurations.
 
 examples:
   zoo bench z.zarr --plot bench.png

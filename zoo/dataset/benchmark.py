@@ -4,7 +4,7 @@ Predicting the accuracy of a checkpoint from its weights says little as long as 
 its hyper-parameters or its epoch go. So each task is solved from layer statistics, raw weights and
 the graph of units, and from these controls, on one grouped cross-validation: the runs of a group
 are never on two sides. Scores are over all held-out predictions together, intervals from resampled
-runs.
+configurations: all seeds of one setting of the hyper-parameters, with all their rows.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ MODELS = ("ridge", "boosting", "neural graph")
 
 #: Numbers whose largest is so many times the smallest are predicted as logarithms.
 _WIDE = 8
+#: Fewer configurations than this say little about their own spread.
+_FEW_CLUSTERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class BenchRow:
         score: of that metric.
         tau: Kendall's τ of numbers, None for classes.
         rows, runs: held-out rows and runs, over all folds.
+        clusters: configurations (or runs, where those are few) that intervals resample.
         chance: share of the commonest class; NaN for numbers, whose mean has R² = 0.
     """
 
@@ -66,6 +69,7 @@ class BenchRow:
     tau: Score | None
     rows: int
     runs: int
+    clusters: int
     chance: float
 
     @property
@@ -90,6 +94,7 @@ class BenchRow:
             "tau_high": None if tau is None else tau.high,
             "rows": self.rows,
             "runs": self.runs,
+            "clusters": self.clusters,
             "chance": None if self.chance != self.chance else self.chance,
         }
 
@@ -210,7 +215,6 @@ def benchmark(
     targets = make_targets(view, tasks)
     fold = folds_of(view, by, folds)
     parts = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in np.unique(fold)]
-    runs = group_keys(view, "run")
     groups = group_keys(view, by)
     steps = _Steps(len(targets), inputs, models, len(parts), epochs, progress)
     found: list[BenchRow] = []
@@ -219,7 +223,7 @@ def benchmark(
         for model in models:
             if model != "neural graph":
                 predicted = _plain(model, tables, targets, parts, groups, steps.plain)
-                found += _rows(targets, name, model, predicted, runs, seed)
+                found += _rows(targets, name, model, predicted, view, seed)
     if "neural graph" in models:
         predicted = [np.empty_like(t.values) for t in targets]
         for train, test in parts:
@@ -228,7 +232,7 @@ def benchmark(
             )
             for target, out, score in zip(targets, predicted, scores, strict=True):
                 out[test] = target.decoded(score, train)
-        found += _rows(targets, "weights", "neural graph", predicted, runs, seed)
+        found += _rows(targets, "weights", "neural graph", predicted, view, seed)
     return sorted(found, key=lambda row: [t.name for t in targets].index(row.task))
 
 
@@ -317,24 +321,35 @@ def _plain(
     return predicted
 
 
+def _clusters(view: View) -> NDArray[np.int64]:
+    """Return the configuration of each row, or its run where there are few configurations."""
+    names = [n for n in view.zoo.varying if n != "seed" and n not in SEED_FIELDS]
+    configurations = group_keys(view, names)
+    few = len(np.unique(configurations)) < _FEW_CLUSTERS
+    return group_keys(view, "run") if few else configurations
+
+
 def _rows(
     targets: Sequence[Target],
     inputs: str,
     model: str,
     predicted: Sequence[NDArray[Any]],
-    runs: NDArray[np.int64],
+    view: View,
     seed: int,
 ) -> list[BenchRow]:
     found = []
+    clusters, runs = _clusters(view), len(np.unique(view["run_id"]))
     for target, values in zip(targets, predicted, strict=True):
-        scores = score_predictions(target.values, values, runs, classes=target.is_class, seed=seed)
+        scores = score_predictions(
+            target.values, values, clusters, classes=target.is_class, seed=seed
+        )
         chance = float("nan")
         if target.is_class:
             chance = float(np.bincount(target.values).max() / len(target.values))
         metric = "accuracy" if target.is_class else "r2"
         row = BenchRow(
             target.name, inputs, model, metric, scores[metric], scores.get("tau"),
-            len(values), len(np.unique(runs)), chance,
+            len(values), runs, len(np.unique(clusters)), chance,
         )  # fmt: skip
         found.append(row)
     return found

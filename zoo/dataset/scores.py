@@ -1,4 +1,4 @@
-"""Scores of predictions, with confidence intervals by resampling whole runs."""
+"""Scores of predictions, with confidence intervals by resampling whole clusters of rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Score:
 
     Args:
         value: over all rows.
-        low, high: 2.5 and 97.5 percentiles over resampled runs.
+        low, high: 2.5 and 97.5 percentiles over resampled clusters.
     """
 
     value: float
@@ -56,7 +56,7 @@ def kendall_tau(truth: _Values, predicted: _Values) -> float:
 def score_predictions(
     truth: _Values,
     predicted: _Values,
-    runs: NDArray[np.int64],
+    clusters: NDArray[np.int64],
     *,
     classes: bool,
     resamples: int = 200,
@@ -64,18 +64,19 @@ def score_predictions(
 ) -> dict[str, Score]:
     """Return R² and Kendall's τ of numbers, or the accuracy of classes.
 
-    The rows of a run are not independent, so runs are resampled, with all their rows.
+    The rows of a run are not independent, nor are its seeds where the target belongs to a cell: so
+    clusters are resampled, with all their rows.
 
     Args:
         truth, predicted: ``[n]``.
-        runs: ``[n]`` number of each row's run.
+        clusters: ``[n]`` number of each row's run or configuration.
         classes: whether values are classes.
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
     metrics = {"accuracy": accuracy} if classes else {"r2": r_squared, "tau": kendall_tau}
-    order = np.argsort(runs, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(runs[order])) + 1)
+    order = np.argsort(clusters, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1)
     count = len(groups)
     drawn = random_bits(seed, Stream.SAMPLE, 3, resamples * count).reshape(resamples, count)
     samples = [np.concatenate([groups[i] for i in row]) for row in drawn % np.uint32(count)]

@@ -82,7 +82,7 @@ def bench_plot(rows: Sequence[BenchRow], path: str | os.PathLike[str], *, title:
     grid[0][0].invert_yaxis()  # for all: they share the axis
     figure.suptitle(title, fontsize=11)
     figure.supxlabel(
-        "controls (no weights) in brown, weights in blue; bars: 95 % over resampled runs; "
+        "controls (no weights) in brown, weights in blue; bars: 95 %, resampled configurations; "
         "shaded: up to the best control; dotted: chance",
         fontsize=8,
     )
