@@ -1,8 +1,9 @@
 """Convolution with a 3-wide kernel, stacked: one model's filters never meet another's inputs.
 
-Two forms with the same result up to rounding, chosen by backend (benchmarks/bench_conv.py):
-matrix products over gathered patches, which a compiler fuses well, and one grouped convolution,
-which wins where each operation is launched on its own.
+Three forms with the same result up to rounding, chosen by backend: matrix products over gathered
+patches, which a compiler fuses well; one grouped convolution, which wins on a CPU where each
+operation is launched on its own; and the kernel of :mod:`zoo.kernels.conv`. On a GPU a recorded
+table says which one (:mod:`zoo.kernels.conv_forms`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.architectures.op import Mode, Op, Param, Params, Shape
+from zoo.kernels.conv import conv, conv_backward
+from zoo.kernels.conv_forms import form_on
 
 __all__ = ["KERNEL", "Conv"]
 
@@ -65,8 +68,12 @@ class Conv(Op):
         """Return ``[G, B, T', out]``; x is ``[G, B, T, in]``."""
         weight = p[self.key("weight")].to(mode.dtype)
         bias = p[self.key("bias")].to(mode.dtype)
-        if mode.conv == "grouped":
+        form = self._form(x.to(mode.dtype), mode)
+        if form == "grouped":
             return self._grouped_forward(weight, bias, x.to(mode.dtype))
+        if form == "implicit":
+            x = x.to(mode.dtype)
+            return conv(x, weight, bias, self.inputs.spatial, self.stride), (x, weight)
         patches = self._patches(x.to(mode.dtype))
         matrix = self._matrix(weight)
         y = torch.baddbmm(bias.unsqueeze(1), patches, matrix.mT)
@@ -78,8 +85,14 @@ class Conv(Op):
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Return the gradients of input, weight and bias."""
         dy = dy.to(mode.dtype)
-        if mode.conv == "grouped":
+        form = self._form(dy, mode)
+        if form == "grouped":
             return self._grouped_backward(saved, dy, need_dx=need_dx)
+        if form == "implicit":
+            dx, dw, db = conv_backward(
+                *saved, dy, self.inputs.spatial, self.stride, need_dx=need_dx
+            )
+            return dx, {self.key("weight"): dw, self.key("bias"): db}
         patches, matrix = saved
         G, B = dy.shape[:2]
         d = dy.reshape(G, -1, self.outputs)
@@ -109,6 +122,15 @@ class Conv(Op):
             "stride": self.stride,
             "padding": 1,
         }
+
+    def _form(self, x: Tensor, mode: Mode) -> str:
+        """Return the form to take; ``x [G, B, ...]`` says the batch, the type and the device."""
+        if mode.conv != "measured":
+            return mode.conv
+        out = self.out_shape()
+        return form_on(
+            x, inputs=self.inputs.channels, outputs=out.channels, positions=out.positions
+        )
 
     # -- patches and matrix products ------------------------------------------------------
 

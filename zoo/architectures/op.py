@@ -54,7 +54,8 @@ class Mode:
     Args:
         training: batch statistics and dropout on.
         dtype: compute type of matrix products; statistics and loss stay float32.
-        conv: ``"im2col"`` (matrix products) or ``"grouped"`` (one grouped convolution).
+        conv: ``"im2col"`` (matrix products), ``"grouped"`` (one grouped convolution),
+            ``"implicit"`` (a kernel), or ``"measured"`` (on a GPU: what a table says).
         dropout_rate: ``[G]`` probabilities, or None where the cohort has no dropout.
         dropout_seed: ``[G]`` int64 seeds.
         step: ``[G]`` int64, each model's own step: the counter of its random numbers.
