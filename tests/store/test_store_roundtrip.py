@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import zipfile
@@ -27,6 +28,7 @@ from zoo.store import (
 )
 from zoo.store.schema import METRIC_ARRAYS
 from zoo.train.checkpoint import METRICS
+from zoo.train.plan import Plan
 
 
 @pytest.mark.parametrize("inline", [True, False])
@@ -241,3 +243,25 @@ def test_failure_is_kept_and_superseded(empty, plan):
     assert reader.cohorts[0].reason[0] == ""
     assert reader.failures()[0].superseded
     assert not task_states(empty)[0].failed
+
+
+def test_a_store_from_before_a_field_is_whole_and_can_be_extended(tmp_path, plan):
+    """Fields and wordings that came later are no damage to what was stored without them."""
+    known = tuple(n for n in field_infos() if n not in ("trust", "decay_mask"))
+    first = plan.cohorts[0]
+    old = dataclasses.replace(
+        plan, cohorts=tuple(dataclasses.replace(c, fields=known) for c in plan.cohorts)
+    )
+    path = tmp_path / "old.zarr"
+    create_store(path, old, sweep_toml=fab.SWEEP, provenance={"command": ["zoo", "run"]})
+    fab.fill(path, old)
+    assert not (path / first.id / "trust").exists()
+    assert (path / first.id / "momentum").exists()
+    array = path / first.id / "momentum" / "zarr.json"
+    array.write_text(array.read_text().replace("momentum factor", "the factor on the momentum"))
+    assert verify_store(path).problems == ()
+    again = read_plan(path)
+    assert {c.fields for c in again.cohorts} == {known}
+    assert [c.runs for c in again.cohorts] == [c.runs for c in plan.cohorts]
+    assert Plan.from_json(json.loads(json.dumps(again.to_json()))).cohorts[0].fields == known
+    assert plan.cohorts[0].fields == tuple(field_infos())

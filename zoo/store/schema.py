@@ -205,8 +205,8 @@ def columns(cohort: Cohort) -> dict[str, tuple[ArraySpec, NDArray[Any]]]:
         "step": (cohort.steps, "optimizer steps taken"),
         "epoch": (cohort.epochs, "passes over the training set"),
     }
-    for name, info in field_infos().items():
-        found[name] = spec_column(cohort.runs, name), info.doc
+    for name in cohort.fields:
+        found[name] = spec_column(cohort.runs, name), field_infos()[name].doc
     return {name: (_column(name, *entry), entry[0]) for name, entry in found.items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from zoo.architectures.layout import Layout
 from zoo.spec.record import RecordSpec
-from zoo.spec.run import RunSpec
+from zoo.spec.run import RunSpec, field_infos
 
 __all__ = ["Cohort", "Plan", "Task"]
 
@@ -49,6 +49,8 @@ class Cohort:
         example_shape: shape of one input example.
         classes: C.
         backend: ``"eager"``, ``"compiled"`` or ``"reference"``; part of what decides the bits.
+        fields: the run-spec fields that there were when it was planned, which are the columns that
+            its store has; every run has the default of those that came later.
     """
 
     id: str
@@ -63,6 +65,7 @@ class Cohort:
     example_shape: tuple[int, ...]
     classes: int
     backend: str = "eager"
+    fields: tuple[str, ...] = field(default_factory=lambda: tuple(field_infos()))
 
     @property
     def models(self) -> int:
@@ -157,7 +160,7 @@ def _cohort_to_json(cohort: Cohort) -> dict[str, Any]:
     return {
         "id": cohort.id,
         "key": dict(cohort.key),
-        "runs": [run.to_dict() for run in cohort.runs],
+        "runs": [{n: v for n, v in r.to_dict().items() if n in cohort.fields} for r in cohort.runs],
         "steps": cohort.steps.tolist(),
         "epochs": cohort.epochs.tolist(),
         "layout": cohort.layout.to_json(),
@@ -184,4 +187,5 @@ def _cohort_from_json(raw: Mapping[str, Any]) -> Cohort:
         example_shape=tuple(raw["example_shape"]),
         classes=raw["classes"],
         backend=raw["backend"],
+        fields=tuple(raw["runs"][0]),
     )
