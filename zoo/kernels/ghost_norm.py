@@ -19,12 +19,10 @@ layers:
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from zoo.kernels.language import constexpr, jit, launch, on_device, power_of_two, tl
+from zoo.kernels.language import Value, constexpr, jit, launch, on_device, power_of_two, tl
 
 __all__ = [
     "affine_square_norms",
@@ -63,7 +61,9 @@ def _by_gram(T: int, inputs: int, outputs: int) -> bool:
 
 
 @jit
-def _linear_kernel(a: Any, d: Any, out: Any, IN: constexpr, OUT: constexpr, BK: constexpr) -> None:
+def _linear_kernel(
+    a: Value, d: Value, out: Value, IN: constexpr, OUT: constexpr, BK: constexpr
+) -> None:
     """One example a program: both sums in tiles of BK, in order."""
     row = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BK)
@@ -80,7 +80,7 @@ def _linear_kernel(a: Any, d: Any, out: Any, IN: constexpr, OUT: constexpr, BK: 
 
 @jit
 def _gram_kernel(
-    a: Any, d: Any, out: Any,
+    a: Value, d: Value, out: Value,
     T: constexpr, IN: constexpr, OUT: constexpr, BT: constexpr, BK: constexpr,
 ) -> None:  # fmt: skip
     """One example a program: Σ_ts (A Aᵀ ⊙ D Dᵀ)_ts in tiles of BT × BT."""
@@ -127,7 +127,7 @@ def _gram_kernel(
 
 @jit
 def _product_kernel(
-    a: Any, d: Any, out: Any,
+    a: Value, d: Value, out: Value,
     T: constexpr, IN: constexpr, OUT: constexpr, BT: constexpr, BK: constexpr,
 ) -> None:  # fmt: skip
     """One example a program: ‖Dᵀ A‖² in tiles of BK × BK, the bias as one more column of A."""
@@ -156,7 +156,7 @@ def _product_kernel(
 
 @jit
 def _affine_kernel(
-    xhat: Any, d: Any, out: Any, T: constexpr, C: constexpr, BT: constexpr, BK: constexpr
+    xhat: Value, d: Value, out: Value, T: constexpr, C: constexpr, BT: constexpr, BK: constexpr
 ) -> None:
     """One example a program: sums over positions in tiles of BT × BK."""
     row = tl.program_id(0).to(tl.int64)

@@ -19,7 +19,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ __all__ = [
     "HAVE_TRITON",
     "INTERPRETED",
     "Launch",
+    "Value",
     "blocks",
     "constexpr",
     "jit",
@@ -36,10 +37,8 @@ __all__ = [
     "power_of_two",
     "recorded_launches",
     "tl",
+    "without_kernels",
 ]
-
-#: Annotation of a kernel's compile-time arguments; Triton reads the word itself.
-constexpr: TypeAlias = Any
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 _BUILT_FOR_GPU = torch.version.cuda is not None or torch.version.hip is not None
@@ -54,6 +53,14 @@ if HAVE_TRITON:
     _triton = importlib.import_module("triton")
     tl = importlib.import_module("triton.language")
 
+# Annotations of a kernel's arguments, run-time and compile-time: Triton looks these names up.
+if TYPE_CHECKING:
+    Value: TypeAlias = Any
+    constexpr: TypeAlias = Any
+else:
+    Value = object if tl is None else tl.tensor
+    constexpr = object if tl is None else tl.constexpr
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Launch:
@@ -66,6 +73,7 @@ class Launch:
 
 
 _RECORD: list[Launch] | None = None
+_PLAIN = False
 
 
 def jit(function: Callable[..., Any]) -> Any:
@@ -77,13 +85,17 @@ def on_device(*tensors: Tensor | None) -> bool:
     """Return whether an operation on these tensors runs as a Triton kernel.
 
     It does on a GPU, and on a CPU under the interpreter; within ``torch.compile`` the plain torch
-    form is traced instead, since the compiler fuses it into what stands around it.
+    form is traced instead, since the compiler fuses it into what stands around it. The plain form
+    also serves what no kernel does: float64, and tensors that autograd follows.
     """
-    if not HAVE_TRITON or torch.compiler.is_compiling():
+    if not HAVE_TRITON or _PLAIN or torch.compiler.is_compiling():
         return False
-    if INTERPRETED or _RECORD is not None:
-        return True
-    return all(t.is_cuda for t in tensors if t is not None)
+    given = [t for t in tensors if t is not None]
+    if any(t.dtype == torch.float64 for t in given):
+        return False
+    if torch.is_grad_enabled() and any(t.requires_grad for t in given):
+        return False
+    return INTERPRETED or _RECORD is not None or all(t.is_cuda for t in given)
 
 
 def power_of_two(n: int, *, least: int = 1, most: int = 1 << 20) -> int:
@@ -125,3 +137,14 @@ def recorded_launches() -> Iterator[list[Launch]]:
         yield _RECORD
     finally:
         _RECORD = before
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Run the plain-torch references everywhere: what kernels are measured and tested against."""
+    global _PLAIN
+    before, _PLAIN = _PLAIN, True
+    try:
+        yield
+    finally:
+        _PLAIN = before

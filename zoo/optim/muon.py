@@ -18,44 +18,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.architectures.layout import Layout, Segment
+from zoo.kernels.newton_schulz import QUINTIC, STEPS
+from zoo.kernels.newton_schulz import newton_schulz_torch as orthogonalized
 from zoo.optim.adam import AdamW
 from zoo.optim.base import OPTIMIZERS, Coefficients, TorchParams
-from zoo.optim.segments import at, is_matrix, row_norm, trained_segments
+from zoo.optim.segments import at, is_matrix, trained_segments
 from zoo.optim.twin import TensorLoop
 from zoo.spec.run import RunSpec
 
-__all__ = ["Muon", "orthogonalized"]
+__all__ = ["RMS", "Muon", "orthogonalized"]
 
-#: Steps of the iteration and its quintic's coefficients, as in torch.
-STEPS = 5
-QUINTIC = (3.4445, -4.775, 2.0315)
 _EPS = 1e-7
-#: Values of a row of 64 bytes.
-_PAD = 16
 #: Root mean square of an update of AdamW, about.
-_RMS = 0.2
-
-
-def orthogonalized(u: Tensor) -> Tensor:
-    """Return the Newton-Schulz iterate of matrices ``[G, r, c]``: UVᵀ of their SVD, roughly.
-
-    They are padded with zeros, which change nothing, to multiples of 16: a matrix product's bits
-    may hang on where its operands lie, and so every model's lie alike.
-    """
-    a, b, c = QUINTIC
-    rows, columns = u.shape[1:]
-    x = u if rows <= columns else u.mT
-    x = x / row_norm(u.flatten(1)).clamp(min=_EPS).unsqueeze(2)
-    x = F.pad(x, (0, -x.shape[2] % _PAD, 0, -x.shape[1] % _PAD))
-    for _ in range(STEPS):
-        gram = torch.bmm(x, x.mT)
-        poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, poly, x, beta=a)
-    x = x if rows <= columns else x.mT
-    return x[:, :rows, :columns]
+RMS = 0.2
 
 
 class Muon(AdamW):
@@ -118,7 +95,7 @@ def _matrix_step(
     m = torch.addcmul(m, c["gain"], g - m)
     u = torch.addcmul(g, c["momentum"], m - g) if nesterov else m
     matrix = u.reshape(len(u), segment.shape[0], -1)
-    size = _RMS * max(matrix.shape[1:]) ** 0.5
+    size = RMS * max(matrix.shape[1:]) ** 0.5
     turned = orthogonalized(matrix).reshape(p.shape)
     return torch.addcmul(p * c["keep"], c["lr"] * size, turned, value=-1), m
 
@@ -140,7 +117,7 @@ class _MuonLoop(TensorLoop):
             u = momentum * m + (1 - momentum) * g if group["nesterov"] else m
             matrix = u.flatten(1)
             p.sub_(
-                group["lr"] * _RMS * max(matrix.shape) ** 0.5 * _newton_schulz(matrix).view(p.shape)
+                group["lr"] * RMS * max(matrix.shape) ** 0.5 * _newton_schulz(matrix).view(p.shape)
             )
             return
         v, t = state["exp_avg_sq"], float(state["step"])
