@@ -24,12 +24,20 @@ from zoo.dataset.canonical import canonical_rows, normal_form
 from zoo.dataset.row_symmetry import permute_rows, random_orders, tensor_of
 from zoo.dataset.structure import Structure
 from zoo.errors import QueryError, SpecError
+from zoo.registry import vocabulary
 from zoo.spec.run import RunSpec
 
 SHAPE, CLASSES, ROWS = (1, 8, 8), 10, 3
 
 
 def cases():
+    for architecture, activation, transform in itertools.product(
+        ARCHITECTURES, ("relu", "tanh"), sorted(set(vocabulary("weight_transform")) - {"none"})
+    ):
+        spec = RunSpec(
+            architecture=architecture, activation=activation, weight_transform=transform, width=8
+        )
+        yield pytest.param(spec, id=f"{architecture}-{activation}-{transform}")
     for architecture, activation, norm in itertools.product(ARCHITECTURES, ACTIVATIONS, NORMS):
         spec = RunSpec(architecture=architecture, activation=activation, norm=norm, width=8)
         try:

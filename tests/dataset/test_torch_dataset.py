@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
 
 import numpy as np
@@ -11,16 +12,17 @@ import torch
 from fabricated import MemoryCohort, MemoryStore, make_cohort, make_plan, make_store
 from torch.nn import functional as F
 
+from zoo.architectures import ACTIVATIONS, ARCHITECTURES, NORMS
 from zoo.dataset import Zoo
 from zoo.dataset.augment import Canonical, Mixup, Noise, Permute, Rescale
-from zoo.dataset.equivariant import NeuralGraph
+from zoo.dataset.equivariant import NORM_VALUES, NeuralGraph
 from zoo.dataset.graphs import NODE_FEATURES, SYMMETRIES, encode_graphs
 from zoo.dataset.layers import layer_tensors
 from zoo.dataset.normalization import fit_normalization
-from zoo.dataset.structure import only_structure
+from zoo.dataset.structure import Structure, only_structure
 from zoo.dataset.tokens import rows_from_tokens, token_layout, tokenize
 from zoo.dataset.torch_dataset import FORMS, ShardBatches
-from zoo.errors import QueryError, UnknownNameError
+from zoo.errors import QueryError, SpecError, UnknownNameError
 from zoo.spec.run import RunSpec
 
 
@@ -230,7 +232,9 @@ def test_graph_features_and_batches():
     assert graph.edge_attr.shape[1] == 9
     hidden = slice(2 * nodes + 1, 2 * nodes + 9)
     assert torch.equal(graph.x[hidden, 0], state["hidden.0.conv.bias"])
-    assert torch.equal(graph.x[hidden, 4], state["hidden.0.norm.running_var"])
+    assert torch.equal(
+        graph.x[hidden, NODE_FEATURES.index("running_var")], state["hidden.0.norm.running_var"]
+    )
     assert [SYMMETRIES[i] for i in graph.node_symmetry[:nodes].unique()] == ["none", "sign"]
     assert (graph.node_symmetry[:nodes] > 0).sum() == 24
     x, edges = graph.dense()
@@ -320,6 +324,36 @@ def test_the_neural_graph_does_not_see_a_permutation(architecture, norm):
     again.initialize(0)
     with torch.no_grad():
         assert torch.equal(again(plain), a)
+
+
+def every_structure():
+    for architecture, norm, activation in itertools.product(ARCHITECTURES, NORMS, ACTIVATIONS):
+        spec = RunSpec(architecture=architecture, norm=norm, activation=activation, width=8)
+        try:
+            yield Structure.of(spec, (1, 8, 8), 10)
+        except SpecError:  # a norm that cannot stand there
+            continue
+
+
+def test_every_form_has_every_value_of_every_architecture_once():
+    structures = set(every_structure())
+    assert len(structures) > 50
+    for structure in structures:
+        row = torch.arange(1.0, structure.params + 1).unsqueeze(0)
+        layers = layer_tensors(row, structure.layout)
+        parts = [*layers.weights, *layers.biases, *layers.norms]
+        graph = encode_graphs(row, structure)
+        tokens = tokenize(row, structure.layout)
+        for found in (
+            torch.cat([p.flatten() for p in parts]),
+            torch.cat([graph.x.flatten(), graph.edge_attr.flatten()]),
+            tokens.token.flatten(),
+        ):
+            assert torch.equal(found[found > 0].sort().values, row[0])
+        assert layers.norms == () or layers.norms[0].shape[1] <= NORM_VALUES
+        symmetries = {u.kind for u in structure.units}
+        shown = {SYMMETRIES[i] for i in graph.node_symmetry.unique().tolist()} - {"none"}
+        assert shown == ({" and ".join(sorted(symmetries))} if symmetries else set())
 
 
 def test_every_form_is_in_the_registry():

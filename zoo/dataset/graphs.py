@@ -29,9 +29,11 @@ from zoo.dataset.tokens import layers_of
 __all__ = ["NODE_FEATURES", "SYMMETRIES", "Graph", "GraphLayout", "encode_graphs", "graph_layout"]
 
 #: What a node carries; zero where its unit has no such value.
-NODE_FEATURES = ("bias", "norm_weight", "norm_bias", "running_mean", "running_var")
-#: Values of ``node_symmetry``: of the unit's activation, as an index into this.
-SYMMETRIES = ("none", "scale", "sign")
+NODE_FEATURES = (
+    "bias", "norm_weight", "norm_bias", "norm_gate", "running_mean", "running_var",
+)  # fmt: skip
+#: Values of ``node_symmetry``: what factor a unit may take, as an index into this.
+SYMMETRIES = ("none", "scale", "sign", "scale and sign")
 #: Values of ``node_kind``.
 INPUT, HIDDEN, OUTPUT = 0, 1, 2
 
@@ -43,7 +45,7 @@ class GraphLayout:
     Args:
         edge_index: ``[2, E]`` int64, from unit to unit.
         edge_source: ``[E, W]`` int64, column of the row, −1 for padding.
-        node_source: ``[N, 5]`` int64, column of the row for each of :data:`NODE_FEATURES`, or −1.
+        node_source: ``[N, F]`` int64, column of the row for each :data:`NODE_FEATURES`, or −1.
         node_layer: ``[N]``, 0 = input.
         node_kind: ``[N]``: input, hidden or output.
         node_symmetry: ``[N]``, index into :data:`SYMMETRIES`.
@@ -66,7 +68,7 @@ class Graph:
     """One graph, or a batch of them as one.
 
     Args:
-        x: ``[N, 5]`` float32, :data:`NODE_FEATURES`.
+        x: ``[N, F]`` float32, the F :data:`NODE_FEATURES`.
         edge_index: ``[2, E]`` int64.
         edge_attr: ``[E, W]`` float32.
         batch: ``[N]`` int64, which graph a node is in.
@@ -116,7 +118,7 @@ class Graph:
         return parts[0] if self.graphs == 1 else data.Batch.from_data_list(parts)
 
     def dense(self) -> tuple[Tensor, Tensor]:
-        """Return node features ``[G, N, 5]`` and edge features ``[G, N, N, W]`` (from, to)."""
+        """Return node features ``[G, N, F]`` and edge features ``[G, N, N, W]`` (from, to)."""
         nodes = len(self.x) // self.graphs
         x = self.x.view(self.graphs, nodes, -1)
         edges = self.x.new_zeros(self.graphs, nodes, nodes, self.edge_attr.shape[1])
@@ -154,14 +156,17 @@ def graph_layout(structure: Structure) -> GraphLayout:
     layer = np.repeat(np.arange(len(sizes)), sizes)
     last = len(sizes) - 1
     kind = np.where(layer == 0, INPUT, np.where(layer == last, OUTPUT, HIDDEN))
-    symmetry = SYMMETRIES.index(structure.units[0].kind) if structure.units else 0
+    kinds = {unit.group: 0 for unit in structure.units}
+    for unit in structure.units:
+        kinds[unit.group] += SYMMETRIES.index(unit.kind)
+    by_layer = np.array([0, *(kinds.get(group.name, 0) for group in structure.groups), 0])
     return GraphLayout(
         edge_index=np.concatenate([index for index, _ in edges], 1),
         edge_source=np.concatenate(padded),
         node_source=np.concatenate(sources),
         node_layer=layer,
         node_kind=kind,
-        node_symmetry=np.where(kind == HIDDEN, symmetry, 0),
+        node_symmetry=by_layer[layer],
         edge_layer=np.repeat(np.arange(len(edges)), [len(c) for _, c in edges]),
         layer_sizes=tuple(sizes),
     )
@@ -196,4 +201,5 @@ def _gathered(rows: Tensor, source: NDArray[np.int64]) -> Tensor:
 
 def _feature(name: str, role: str) -> str:
     """Return the node feature that a tensor is, or ``"kernel"``."""
-    return name.rpartition(".")[2] if role == "buffer" else role
+    suffix = name.rpartition(".")[2]
+    return f"norm_{suffix}" if role.startswith("norm") else suffix if role == "buffer" else role

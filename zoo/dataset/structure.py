@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ class Structure:
         norm: normalisation layer.
         example_shape: shape of one input example.
         classes: C.
+        ops: description of each operation, JSON.
     """
 
     layout: Layout
@@ -52,6 +54,7 @@ class Structure:
     norm: str
     example_shape: tuple[int, ...]
     classes: int
+    ops: tuple[str, ...]
 
     @property
     def params(self) -> int:
@@ -82,6 +85,7 @@ class Structure:
             norm=run.norm,
             example_shape=tuple(example_shape),
             classes=classes,
+            ops=tuple(json.dumps(op.describe(), sort_keys=True) for op in network.ops),
         )
 
 

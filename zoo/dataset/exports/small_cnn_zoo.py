@@ -135,6 +135,8 @@ def _fitting(view: View) -> Structure:
         roles = {s.role for s in structure.layout.segments}
         if roles - {"kernel", "bias"}:
             problems.append(f"norm {structure.norm!r}; query norm == 'none'")
+        if any("weight_transform" in op for op in structure.ops):
+            problems.append("weight transforms; query weight_transform == 'none'")
         if any(len(s.shape) == 3 for s in structure.layout.segments):
             problems.append("one-dimensional convolutions")
     if len(view) and view["checkpoint"].max() >= FINAL_STEP:
