@@ -7,6 +7,7 @@ does not hang on its slot.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from zoo.landscape.probes import (
     TrainingSet,
     held_out_probe,
     mixup_probe,
+    stratified,
     train_probe,
     training_set,
 )
@@ -72,6 +74,7 @@ def measure_models(
     runs: Sequence[RunSpec],
     weights: NDArray[np.float32],
     lr: _F64,
+    kept: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> dict[str, _F64]:
     """Return a metric's columns ``[n, ...]`` for n models of one cohort.
 
@@ -84,62 +87,74 @@ def measure_models(
         runs: ``[n]`` resolved specs.
         weights: ``[n, P]``; a row with NaN gives NaN.
         lr: ``[n]`` learning rate at the checkpoint.
+        kept: run id → ids of the examples that its diet keeps.
     """
     entry = MODEL_METRICS[metric]
-    size = min(block_rows(network, sizes["train"]), len(runs))
     test = held_out_probe(data, sizes["test"])
     slab, fine = without_bad(torch.from_numpy(np.asarray(weights, dtype=np.float32)))
-    found: dict[str, list[Tensor]] = {column.name: [] for column in entry.columns}
-    for start in range(0, len(runs), size):
-        real = list(range(start, min(start + size, len(runs))))
-        rows = _padded(real, size)
-        chosen = [runs[row] for row in rows]
-        initial = [
-            initial_row(network.layout, init=r.init, scale=r.init_scale, seed=int(r.init_seed or 0))
-            for r in chosen
-        ]
-        edges = [stable_curvature(runs[row], float(lr[row])) for row in rows]
-        block = Block(
-            network=network,
-            slab=slab[rows],
-            initial=torch.from_numpy(np.stack(initial)),
-            train=train_probe([training_set(r, data) for r in chosen], data, sizes["train"]),
-            test=test,
-            seeds=torch.tensor([model_seed(r.run_id) for r in chosen]),
-            edge=torch.tensor(edges, dtype=torch.float64),
-            classes=data.prepared.classes,
-        )
-        values = entry.compute(block, options)
-        for column in entry.columns:
-            kept = values[column.name][: len(real)].double()
-            known = fine[real].view(-1, *[1] * (kept.dim() - 1))
-            found[column.name].append(torch.where(known, kept, column.missing))
-    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+    sets = _training_sets(runs, data, kept or {})
+    out: dict[str, Tensor] = {}
+    for alike in _alike([len(s.ids) for s in sets]):
+        size = min(block_rows(network, sizes["train"]), len(alike))
+        for start in range(0, len(alike), size):
+            real = alike[start : start + size]
+            rows = _padded(real, size)
+            edges = [stable_curvature(runs[row], float(lr[row])) for row in rows]
+            block = Block(
+                network=network,
+                slab=slab[rows],
+                initial=_initial(network, [runs[row] for row in rows]),
+                train=train_probe([sets[row] for row in rows], data, sizes["train"]),
+                test=test,
+                seeds=torch.tensor([model_seed(runs[row].run_id) for row in rows]),
+                edge=torch.tensor(edges, dtype=torch.float64),
+                classes=data.prepared.classes,
+            )
+            values = entry.compute(block, options)
+            for column in entry.columns:
+                own = values[column.name][: len(real)].double()
+                known = fine[real].view(-1, *[1] * (own.dim() - 1))
+                own = torch.where(known, own, column.missing)
+                empty = own.new_empty(len(runs), *own.shape[1:])
+                out.setdefault(column.name, empty)[real] = own
+    return {name: values.numpy() for name, values in out.items()}
 
 
-def _pair_set(a: RunSpec, b: RunSpec, data: TaskData) -> TrainingSet:
+def _alike(counts: Sequence[int]) -> list[list[int]]:
+    """Return positions by equal counts: sets of one size go together, in tensors of one shape."""
+    found: dict[int, list[int]] = {}
+    for position, count in enumerate(counts):
+        found.setdefault(count, []).append(position)
+    return list(found.values())
+
+
+def _initial(network: Network, runs: Sequence[RunSpec]) -> Tensor:
+    """Return the rows ``[G, P]`` that runs started from."""
+    rows = [
+        initial_row(network.layout, init=r.init, scale=r.init_scale, seed=int(r.init_seed or 0))
+        for r in runs
+    ]
+    return torch.from_numpy(np.stack(rows))
+
+
+def _training_sets(
+    runs: Sequence[RunSpec], data: TaskData, kept: Mapping[str, NDArray[np.int64]]
+) -> list[TrainingSet]:
+    """Return what each run was trained on; one object for runs that are told apart by nothing."""
+    made: dict[tuple[Any, ...], TrainingSet] = {}
+    found = []
+    for run in runs:
+        own = kept.get(run.run_id)
+        key = (run.train_size, run.label_noise, run.noise_seed, None if own is None else run.run_id)
+        if key not in made:
+            made[key] = training_set(run, data, own)
+        found.append(made[key])
+    return found
+
+
+def _pair_set(first: TrainingSet, second: TrainingSet, published: TrainingSet) -> TrainingSet:
     """Return what a pair is measured on: its training set, or the published one if they differ."""
-    first, second = training_set(a, data), training_set(b, data)
-    same = np.array_equal(first.ids, second.ids) and np.array_equal(first.labels, second.labels)
-    if same:
-        return first
-    labels = data.prepared.train_y
-    return TrainingSet(np.arange(len(labels)), labels, own=False)
-
-
-def _pair_data(
-    sets: Sequence[TrainingSet], data: TaskData, seeds: Tensor, lr: Tensor, sizes: Mapping[str, int]
-) -> PairData:
-    if not any(s.own for s in sets):
-        labels = torch.from_numpy(np.array(sets[0].labels))[None]
-        ids = torch.arange(labels.shape[1])[None]
-    else:
-        labels = torch.from_numpy(np.stack([s.labels for s in sets]))
-        width = max(len(s.ids) for s in sets)
-        padded = [np.pad(s.ids, (0, width - len(s.ids)), constant_values=-1) for s in sets]
-        ids = torch.from_numpy(np.stack(padded))
-    probe = train_probe(sets, data, sizes["train"])
-    return PairData(data.train_eval, labels, ids, probe, seeds, lr)
+    return first if first.same_as(second) else published
 
 
 def measure_pairs(
@@ -151,36 +166,69 @@ def measure_pairs(
     runs: Sequence[RunSpec],
     weights: NDArray[np.float32],
     pairs: Sequence[tuple[int, int]],
+    kept: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> dict[str, _F64]:
     """Return a metric's columns ``[Q, ...]`` for Q pairs among n models of one architecture.
 
     Args:
         metric: one of :data:`CELL_METRICS`.
-        options, sizes, network, data, runs, weights: as :func:`measure_models` has them.
+        options, sizes, network, data, runs, weights, kept: as :func:`measure_models` has them.
         pairs: positions of each pair's models.
     """
     entry = CELL_METRICS[metric]
     slab, fine = without_bad(torch.from_numpy(np.asarray(weights, dtype=np.float32)))
-    least = CURVE_OPTIONS["least_lr"]
-    share = CURVE_OPTIONS["lr_share"]
+    sets = _training_sets(runs, data, kept or {})
+    labels = data.prepared.train_y
+    published = TrainingSet(np.arange(len(labels)), labels, own=False)
+    meant = [_pair_set(sets[a], sets[b], published) for a, b in pairs]
     examples = max(sizes["train"], CURVE_OPTIONS["statistics"])
+    mixup, test = mixup_probe(data, sizes["mixup"]), held_out_probe(data, sizes["test"])
+    out: dict[str, Tensor] = {}
+    for alike in _alike([len(s.ids) for s in meant]):
+        own = [pairs[q] for q in alike]
+        block = CellBlock(
+            network=network,
+            slab=slab,
+            fine=fine,
+            first=torch.tensor([a for a, _ in own]),
+            second=torch.tensor([b for _, b in own]),
+            mixup=mixup,
+            test=test,
+            pair_data=partial(_pair_data, runs, own, [meant[q] for q in alike], data, sizes),
+            group=min(block_rows(network, examples), len(own)),
+        )
+        for name, values in entry.compute(block, options).items():
+            empty = values.new_empty(len(pairs), *values.shape[1:])
+            out.setdefault(name, empty)[alike] = values
+    return {name: values.numpy() for name, values in out.items()}
 
-    def pair_data(chosen: Sequence[int]) -> PairData:
-        ends = [(runs[pairs[q][0]], runs[pairs[q][1]]) for q in chosen]
-        seeds = [model_seed(a.run_id) ^ model_seed(b.run_id) for a, b in ends]
-        lr = [max(least, share * max(a.lr, b.lr)) for a, b in ends]
-        sets = [_pair_set(a, b, data) for a, b in ends]
-        return _pair_data(sets, data, torch.tensor(seeds), torch.tensor(lr), sizes)
 
-    block = CellBlock(
-        network=network,
-        slab=slab,
-        fine=fine,
-        first=torch.tensor([a for a, _ in pairs]),
-        second=torch.tensor([b for _, b in pairs]),
-        mixup=mixup_probe(data, sizes["mixup"]),
-        test=held_out_probe(data, sizes["test"]),
-        pair_data=pair_data,
-        group=min(block_rows(network, examples), max(len(pairs), 1)),
+def _shuffled(found: TrainingSet, data: TaskData) -> NDArray[np.int64]:
+    return found.ids[stratified(data.prepared.train_y[found.ids], len(found.ids))]
+
+
+def _pair_data(
+    runs: Sequence[RunSpec],
+    pairs: Sequence[tuple[int, int]],
+    meant: Sequence[TrainingSet],
+    data: TaskData,
+    sizes: Mapping[str, int],
+    chosen: Sequence[int],
+) -> PairData:
+    """Return what the chosen pairs are trained and measured on; their sets are of one size."""
+    ends = [(runs[pairs[q][0]], runs[pairs[q][1]]) for q in chosen]
+    seeds = [model_seed(a.run_id) ^ model_seed(b.run_id) for a, b in ends]
+    least, share = CURVE_OPTIONS["least_lr"], CURVE_OPTIONS["lr_share"]
+    lr = [max(least, share * max(a.lr, b.lr)) for a, b in ends]
+    sets = [meant[q] for q in chosen]
+    if all(s.same_as(sets[0]) for s in sets):
+        sets = sets[:1]
+    return PairData(
+        x=data.train_eval,
+        labels=torch.from_numpy(np.stack([s.labels for s in sets])),
+        # in random order, so that the first of them can stand for all
+        ids=torch.from_numpy(np.stack([_shuffled(s, data) for s in sets])),
+        probe=train_probe(sets, data, sizes["train"]),
+        seeds=torch.tensor(seeds),
+        lr=torch.tensor(lr),
     )
-    return {name: value.numpy() for name, value in entry.compute(block, options).items()}

@@ -55,7 +55,7 @@ class PairData:
     Args:
         x: ``[N, T, C_in]`` training examples in the stacked form.
         labels: ``[1 or G, N]`` int64.
-        ids: ``[1 or G, n]`` examples to train on, padded with −1 at the end.
+        ids: ``[1 or G, n]`` examples to train on.
         probe: the training probe.
         seeds: ``[G]`` int64, of each pair.
         lr: ``[G]`` float32 peak learning rate of the bend.
@@ -72,15 +72,12 @@ class PairData:
         """Return examples ``[G, B, T, C]`` and labels ``[G, B]``, drawn with replacement."""
         G = self.seeds.shape[0]
         u = uniforms(self.seeds, "curve", 2 * step + 1, size).double()
-        count = (self.ids >= 0).sum(1, keepdim=True)
-        place = (u * count).long()
-        ids = self.ids.expand(G, -1).gather(1, place)
+        ids = self.ids.expand(G, -1).gather(1, (u * self.ids.shape[1]).long())
         return self.x[ids], self.labels.expand(G, -1).gather(1, ids)
 
     def statistics(self, size: int) -> Tensor:
         """Return up to ``size`` training examples ``[1 or G, n, T, C]`` for BatchNorm."""
-        least = int((self.ids >= 0).sum(1).min())
-        return self.x[self.ids[:, : min(size, least)]]
+        return self.x[self.ids[:, :size]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,8 +134,7 @@ def train_bends(
     """
     trained = network.layout.trained
     bend = torch.lerp(a, b, 0.5)
-    ids = data.ids
-    steps = curve_steps(int((ids >= 0).sum(1).max()), options)
+    steps = curve_steps(data.ids.shape[1], options)
     velocity = torch.zeros_like(bend[:, :trained])
     size = _batch_size(network, options["batch"])
     weight = torch.full((1, size), 1 / size)

@@ -57,6 +57,12 @@ class TrainingSet:
     labels: NDArray[np.int64]
     own: bool
 
+    def same_as(self, other: TrainingSet) -> bool:
+        """Return whether two models were trained on the same examples with the same labels."""
+        return self is other or (
+            np.array_equal(self.ids, other.ids) and np.array_equal(self.labels, other.labels)
+        )
+
 
 def _draw(kind: str, number: int, n: int) -> NDArray[np.float64]:
     return uniform(_SEED, Stream.LANDSCAPE, (KINDS[kind] << 32) + number, n)
@@ -79,25 +85,36 @@ def stratified(labels: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     )
 
 
-def training_set(run: RunSpec, data: TaskData) -> TrainingSet:
-    """Return the part of the training set, and the labels, that a run was trained on."""
+def training_set(
+    run: RunSpec, data: TaskData, kept: NDArray[np.int64] | None = None
+) -> TrainingSet:
+    """Return the part of the training set, and the labels, that a run was trained on.
+
+    Args:
+        run: its resolved spec.
+        data: the data set.
+        kept: ids of the examples that its diet keeps; None where it is on none.
+    """
     published = data.prepared.train_y
     n, seed = len(published), int(run.noise_seed or 0)
     ids = np.arange(n)
-    if run.train_size is not None and run.train_size < n:
+    if kept is not None:
+        ids = kept
+    elif run.train_size is not None and run.train_size < n:
         ids = training_subset(n, size=run.train_size, seed=seed)
-    labels = noisy_labels(published, data.prepared.classes, noise=run.label_noise, seed=seed)
+    labels = published
+    if run.label_noise > 0:
+        labels = noisy_labels(published, data.prepared.classes, noise=run.label_noise, seed=seed)
     return TrainingSet(ids, labels, own=len(ids) < n or run.label_noise > 0)
 
 
 def train_probe(
     sets: Sequence[TrainingSet], data: TaskData, size: int = PROBE_SIZES["train"]
 ) -> Probe:
-    """Return the training probe of G models, one for all where all have the published set."""
+    """Return the training probe of G models, one for all where all had the same set."""
     published = data.prepared.train_y
-    if not any(s.own for s in sets):
-        ids = stratified(published, size)
-        return _probe(data.train_eval[torch.from_numpy(ids)][None], published[ids][None])
+    if all(s.same_as(sets[0]) for s in sets):
+        sets = sets[:1]
     chosen = [s.ids[stratified(published[s.ids], size)] for s in sets]
     width = max(len(ids) for ids in chosen)
     padded = np.stack([np.pad(ids, (0, width - len(ids)), mode="edge") for ids in chosen])

@@ -25,6 +25,7 @@ from zoo.landscape import CELL_METRICS, MODEL_METRICS
 from zoo.landscape.blocks import measure_models, measure_pairs
 from zoo.landscape.cells import Cell, all_pairs, cells_of, ring_pairs
 from zoo.landscape.probes import PROBE_SIZES
+from zoo.launch.kept import kept_of_task
 from zoo.launch.landscape_columns import publish_landscape
 from zoo.launch.stages import Part
 from zoo.spec import Sweep
@@ -297,6 +298,16 @@ def _read(
     return runs, np.concatenate(weights), np.array(lr)
 
 
+def _kept(path: Path, plan: Plan, block: _Block) -> dict[str, NDArray[np.int64]]:
+    """Return run id → examples that its diet keeps, of the models that are on one."""
+    found: dict[str, NDArray[np.int64]] = {}
+    for position in dict.fromkeys(c for c, _ in block.members):
+        cohort = plan.cohorts[position]
+        for task in cohort.tasks() if any(run.keep is not None for run in cohort.runs) else ():
+            found |= kept_of_task(path, cohort, task)
+    return found
+
+
 def _model_part(
     path: Path, reader: StoreReader, settings: Mapping[str, Any], block: _Block
 ) -> _Arrays:
@@ -311,6 +322,7 @@ def _model_part(
         runs,
         weights,
         lr,
+        _kept(path, reader.plan, block),
     )
 
 
@@ -334,6 +346,7 @@ def _cell_part(
         runs,
         weights,
         pairs,
+        _kept(path, reader.plan, block),
     )
 
 
