@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.diets import scoring_line
 from zoo.cli.show import human_bytes, plural, print_json
 from zoo.errors import Problem, SpecError
 
 if TYPE_CHECKING:
+    from zoo.diets.demand import ScoringJob
     from zoo.launch.calibrate import PlanCost
     from zoo.launch.local import RunSummary
     from zoo.spec import Sweep
@@ -79,6 +81,7 @@ def _plan_json(planned: Plan, missing: Plan, cost: PlanCost, sweep: Sweep) -> di
         "checkpoints": sum(c.models * c.checkpoints for c in planned.cohorts),
         "axes": dict(planned.axes),
         "record": planned.record.to_dict(),
+        "scoring": [job.to_json() for job in _scoring(missing)],
         "cost": cost.to_json(),
     }
 
@@ -97,6 +100,8 @@ def _print_plan(
         print(f"  new       {missing.models:,}, the store has the others")
     if planned.axes:
         print("  axes      " + ", ".join(f"{a} = {name}" for a, name in planned.axes.items()))
+    for job in _scoring(missing):
+        print(f"  scoring   {scoring_line(job)}")
     if not missing.cohorts:
         print("  to train  nothing that a store does not have planned already")
         return
@@ -124,6 +129,13 @@ def _print_plan(
     ]
     print()
     print(format_table(rows, limit=30))
+
+
+def _scoring(plan: Plan) -> tuple[ScoringJob, ...]:
+    """Return what the diets of a plan need before training."""
+    from zoo.launch.scoring import OWN, jobs_of
+
+    return jobs_of(plan, OWN)
 
 
 def _left_out(sweep: Sweep) -> list[tuple[int, str]]:

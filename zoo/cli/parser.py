@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zoo import __version__
-from zoo.cli import bench, clustering, dataset, doctoring, faults, labelling, landscape
+from zoo.cli import bench, clustering, dataset, diets, doctoring, faults, labelling, landscape
 
 __all__ = ["build_parser"]
 
@@ -112,6 +112,7 @@ def build_parser() -> _Parser:
     _add_reading(verbs)
     _add_landscape(verbs)
     _add_labelling(verbs)
+    _add_diets(verbs)
     _add_dataset(verbs)
     _add_checking(verbs)
     for room in (clustering, faults, doctoring):
@@ -268,6 +269,26 @@ def _add_landscape(verbs: Any) -> None:
         help="processes of one thread each (default: one a core; 0 = none)",
     )  # fmt: skip
     _json(measure)
+
+
+def _add_diets(verbs: Any) -> None:
+    score = _verb(
+        verbs, "score", "zoo.cli.diets:score",
+        "score the training examples that data diets choose from, before training",
+        diets.SCORE_EXAMPLES,
+    )  # fmt: skip
+    _store(score)
+    diets.add_score_arguments(score)
+    _json(score)
+
+    view = _verb(
+        verbs, "diets", "zoo.cli.diets:diets",
+        "show what was scored, how far scores agree, and how accurate the diets are",
+        diets.DIETS_EXAMPLES,
+    )  # fmt: skip
+    _store(view)
+    diets.add_view_arguments(view)
+    _json(view)
 
 
 def _add_labelling(verbs: Any) -> None:

@@ -89,9 +89,9 @@ def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _canonical(run: RunSpec, examples: int) -> RunSpec:
+def _canonical(run: RunSpec, examples: int, changes: str | None = None) -> RunSpec:
     """Return the resolved scorer of a run, at seed 0, without seeds that decide nothing."""
-    scorer = scorer_of(run).resolve(examples)
+    scorer = scorer_of(run, changes).resolve(examples)
     if scorer.label_noise == 0 and scorer.train_size == examples:
         scorer = dataclasses.replace(scorer, noise_seed=0)
     return scorer
@@ -109,7 +109,13 @@ def family_of(run: RunSpec, examples: int, *, subsets: bool) -> str:
 
 
 def make_job(
-    run: RunSpec, examples: int, scores: Sequence[str], epochs: Sequence[float], seeds: int
+    run: RunSpec,
+    examples: int,
+    scores: Sequence[str],
+    epochs: Sequence[float],
+    seeds: int,
+    *,
+    scorer: str | None = None,
 ) -> tuple[ScoringJob, ...]:
     """Return the jobs for any scores of a run's scoring models.
 
@@ -119,6 +125,7 @@ def make_job(
         scores: names.
         epochs: at which to score.
         seeds: models.
+        scorer: what the scoring models change; None = what the run says.
 
     Raises:
         SpecError: an epoch beyond the training of the scorer, or before a score makes sense.
@@ -127,11 +134,11 @@ def make_job(
     modelled = [name for name in scores if SCORES[name].kind in FROM_MODELS]
     subsets = [name for name in modelled if SCORES[name].kind == "subsets"]
     wants = [(tuple(subsets), True), (tuple(n for n in modelled if n not in subsets), False)]
-    scorer = _canonical(run, examples)
-    problems = [p for name in modelled for p in _misfits(name, scorer, epochs)]
+    models = _canonical(run, examples, scorer)
+    problems = [p for name in modelled for p in _misfits(name, models, epochs)]
     if problems:
         raise SpecError(problems, "scoring")
-    return tuple(_job(scorer, own, names, epochs, seeds) for names, own in wants if names)
+    return tuple(_job(models, own, names, epochs, seeds) for names, own in wants if names)
 
 
 def _job(

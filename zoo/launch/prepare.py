@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.errors import DataError, Problem, SpecError, StoreBusyError, StoreError
 from zoo.launch.provenance import fingerprint
+from zoo.launch.scoring import OWN, jobs_of
 from zoo.spec import Sweep
 from zoo.store import create_store, extend_store, is_store, read_plan
 from zoo.train import planner
@@ -40,6 +41,7 @@ def prepare_store(sweep: Sweep, path: Path, *, backend: str = "auto") -> Plan:
     """
     if not is_store(path):
         plan = planner.plan(sweep, backend=backend)
+        jobs_of(plan, OWN)  # what is wrong with its diets shows here, before anything is made
         try:
             create_store(
                 path, plan, sweep_toml=sweep.to_toml(), provenance=_provenance(sweep, backend)
@@ -57,6 +59,7 @@ def _extend(sweep: Sweep, path: Path, backend: str) -> Plan:
         base = read_plan(path)
         check_extension(sweep, base, backend=backend, source=str(path))
         plan = planner.plan(sweep, base=base, backend=backend)
+        jobs_of(plan, OWN)
         if len(plan.cohorts) == len(base.cohorts):
             return base
         try:

@@ -132,15 +132,19 @@ def canonical_scorer(scorer: str) -> str:
     return ",".join(f"{name}={shown[name]}" for name in sorted(shown))
 
 
-def scorer_of(run: RunSpec) -> RunSpec:
+def scorer_of(run: RunSpec, scorer: str | None = None) -> RunSpec:
     """Return the spec whose models score for a run: no diet, and seed 0, as the seeds are many.
+
+    Args:
+        run: the run.
+        scorer: what its scoring models change; None = what the run says.
 
     Raises:
         SpecError: the fields that the scorer changes do not go together.
     """
     from zoo.spec.run import SEED_FIELDS, RunSpec
 
-    changed, problems = read_overrides(run.scorer or "self")
+    changed, problems = read_overrides(scorer or run.scorer or "self")
     if problems:
         raise SpecError(problems)
     values: dict[str, Any] = run.to_dict()
