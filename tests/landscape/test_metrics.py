@@ -287,3 +287,17 @@ def test_probes_of_their_own_count_only_what_is_there():
             torch.testing.assert_close(
                 own[1], cut[column.name][1], rtol=1e-3, atol=1e-4, equal_nan=True
             )
+
+
+def test_whether_neighbours_share_a_probe_does_not_matter():
+    """One probe for all, or the same examples for each model: the same bits."""
+    network = cases.network_of(architecture="cnn", norm="batch", width=8)
+    slab = cases.rows_of(network, 3)
+    x, y = cases.examples_of(128)
+    shared = cases.probe_of(network, x, y)
+    own = Probe(shared.x.repeat(3, 1, 1, 1), shared.y.repeat(3, 1), shared.weight.repeat(3, 1))
+    for name in MODEL_METRICS:
+        a = compute(name, block_of(network, slab, shared))
+        b = compute(name, block_of(network, slab, own))
+        for column in MODEL_METRICS[name].columns:
+            np.testing.assert_array_equal(a[column.name], b[column.name], err_msg=column.name)

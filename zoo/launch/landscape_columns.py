@@ -70,8 +70,8 @@ def publish_landscape(
         publish(path, columns, stage=_STAGE, stage_id=stage_id)
     for from_end in sorted({key[1] for key in (*models, *cells)}):
         here = {metric: parts for (metric, e), parts in cells.items() if e == from_end}
-        if not here:
-            continue
+        if from_end and not here:
+            continue  # a table of means alone is worth its place for the end of training only
         suffix = f"-back-{from_end}" if from_end else ""
         pairs = _pair_columns(here)
         table = _cell_columns(reader, from_end, models, here, pairs)
@@ -85,7 +85,8 @@ def publish_landscape(
             **facts,
         }
         _publish_next(path, f"cells{suffix}", table, attributes)
-        _publish_next(path, f"pairs{suffix}", pairs, attributes)
+        if here:
+            _publish_next(path, f"pairs{suffix}", pairs, attributes)
 
 
 def _publish_next(
