@@ -89,8 +89,9 @@ class Conv(Op):
         if form == "grouped":
             return self._grouped_backward(saved, dy, need_dx=need_dx)
         if form == "implicit":
+            x, weight = saved
             dx, dw, db = conv_backward(
-                *saved, dy, self.inputs.spatial, self.stride, need_dx=need_dx
+                x, weight, dy, self.inputs.spatial, self.stride, need_dx=need_dx
             )
             return dx, {self.key("weight"): dw, self.key("bias"): db}
         patches, matrix = saved

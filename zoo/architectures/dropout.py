@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.architectures.op import Mode, Op, Params, Shape
+from zoo.kernels.dropout import dropout
+from zoo.kernels.language import on_device
 from zoo.seeds import Stream, torch_uniform
 
 __all__ = ["LAYERS", "Dropout"]
@@ -42,6 +44,9 @@ class Dropout(Op):
             raise ValueError(msg)
         G = x.shape[0]
         index = mode.step * LAYERS + self.layer
+        if on_device(x, mode.dropout_rate):
+            drawn = (mode.dropout_rate, mode.dropout_seed, index)
+            return dropout(x, *drawn), drawn
         u = torch_uniform(mode.dropout_seed, Stream.DROPOUT, index, x[0].numel())
         rate = mode.dropout_rate.view(G, 1)
         scale = ((u >= rate).to(x.dtype) / (1 - rate).to(x.dtype)).view(x.shape)
@@ -51,6 +56,8 @@ class Dropout(Op):
         self, p: Params, saved: Any, dy: Tensor, mode: Mode, *, need_dx: bool
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Return dy with the same mask."""
+        if isinstance(saved, tuple):
+            return dropout(dy, *saved), {}
         return (dy if saved is None else dy * saved), {}
 
     def module(self) -> nn.Module:

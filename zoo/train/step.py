@@ -17,7 +17,10 @@ from zoo.architectures.network import Network
 from zoo.architectures.op import Mode
 from zoo.data.augment import AUGMENTATIONS
 from zoo.kernels.cross_entropy import cross_entropy
+from zoo.kernels.gather import MOVES, Draw, gather
+from zoo.kernels.language import on_device
 from zoo.optim.base import Optimizer
+from zoo.optim.fused import fused_step
 from zoo.train.dynamic import Dynamic, Memory, Presented, Schedule
 from zoo.train.z_loss import with_z_loss
 
@@ -94,14 +97,27 @@ class Inputs:
 
 def _batch(recipe: Recipe, inputs: Inputs, ids: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     """Return examples ``[G, B, T, C]`` and labels ``[G, B]``."""
+    name = str(recipe.shared["augmentation"])
+    if name in MOVES and on_device(inputs.x, ids):
+        return _gathered(recipe, inputs, ids, step, name)
     labels = inputs.labels.gather(1, ids)
     x = inputs.x[ids]
-    name = str(recipe.shared["augmentation"])
     if name != "none":
         x = AUGMENTATIONS[name].apply(x, inputs.augment_seed, step, inputs.strength)
         x = recipe.network.inputs(x.flatten(0, 1))
         x = x.view(*ids.shape, *x.shape[1:])
     return x, labels
+
+
+def _gathered(
+    recipe: Recipe, inputs: Inputs, ids: Tensor, step: Tensor, name: str
+) -> tuple[Tensor, Tensor]:
+    """Return what :func:`_batch` does, by one kernel."""
+    if name == "none":  # the data set is in the stacked form already
+        x, labels = gather(inputs.x.flatten(1), inputs.labels, ids, flatten=True)
+        return x.view(*ids.shape, *inputs.x.shape[1:]), labels
+    draw = Draw(name, inputs.augment_seed, step, inputs.strength)
+    return gather(inputs.x, inputs.labels, ids, draw=draw, flatten=recipe.network.flatten)
 
 
 def _mode(recipe: Recipe, inputs: Inputs, step: Tensor) -> Mode:
@@ -162,6 +178,8 @@ def advance(
         number: ``[G]`` int64, each model's own step.
     """
     loss, grad, buffers, memory = gradient(recipe, state.slab, inputs, ids, number, state.memory)
+    if on_device(state.slab, grad):
+        return _stepped(recipe, state, (loss, grad, buffers, memory), table, live, number)
     names = recipe.optimizer.names(clipped=bool(recipe.shared.get("clipped")))
     coefficients = dict(zip(names, table.unbind(0), strict=True))
     layout = recipe.network.layout
@@ -172,6 +190,38 @@ def advance(
     return State(
         slab=new if buffers is None else torch.cat([new, buffers], 1),
         moments=tuple(moments),
+        active=state.active & ~bad,
+        diverged=torch.where(bad, number, state.diverged),
+        memory=memory,
+    )
+
+
+def _stepped(
+    recipe: Recipe,
+    state: State,
+    found: tuple[Tensor, Tensor, Tensor | None, Memory],
+    table: Tensor,
+    live: Tensor,
+    number: Tensor,
+) -> State:
+    """Return what :func:`advance` does, by kernels that write into the slabs of ``state``.
+
+    Rows that are done or diverged are not even read.
+    """
+    loss, grad, buffers, memory = found
+    on = state.active & live
+    bad = on & ~torch.isfinite(loss)
+    trained = recipe.network.layout.trained
+    fused_step(
+        recipe.optimizer, state.slab[:, :trained], grad, state.moments, table, on,
+        recipe.shared, recipe.network.layout,
+    )  # fmt: skip
+    if buffers is not None:
+        old = state.slab[:, trained:]
+        old.copy_(torch.where(on.unsqueeze(1), buffers, old))
+    return State(
+        slab=state.slab,
+        moments=state.moments,
         active=state.active & ~bad,
         diverged=torch.where(bad, number, state.diverged),
         memory=memory,
