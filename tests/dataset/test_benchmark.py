@@ -181,7 +181,11 @@ def test_ridge_is_scikit_learns_with_the_strength_that_groups_choose():
         assert np.abs(ours[:, 1] - y[train, 1].mean()).max() < 0.5
     gaps = x.copy()
     gaps[groups == 3, 2] = np.nan
+    gaps[5, 1] = 3e38
     assert np.isfinite(fit_ridge(gaps, y, train, test, groups)).all()
+    # where nothing varies, the mean is all that can be said
+    constant = fit_ridge(np.ones((120, 2), np.float32), y, train, test, groups)
+    np.testing.assert_allclose(constant, np.tile(y[train].mean(0), (24, 1)))
 
 
 def test_boosting_keeps_classes_and_numbers_apart():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import sys
 
 import numpy as np
@@ -140,6 +141,17 @@ def test_materialised_views_read_the_same_from_maps(zoo, tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
     part = mapped[:2]
     assert len(part.state_dict(0)) == len(view.state_dict(0))
+
+
+def test_workers_take_the_map_and_not_its_values(zoo, tmp_path):
+    mapped = zoo.query(norm="none").materialize(tmp_path)
+    source = mapped.zoo.source.cohorts[0]
+    source._source = None
+    sent = pickle.dumps(source)
+    assert len(sent) < source._weights.nbytes / 2
+    again = pickle.loads(sent)
+    assert isinstance(again._weights, np.memmap)
+    np.testing.assert_array_equal(again._weights, source._weights)
 
 
 def test_a_torn_map_is_made_again(zoo, tmp_path):

@@ -237,6 +237,9 @@ def test_graph_features_and_batches():
     )
     assert [SYMMETRIES[i] for i in graph.node_symmetry[:nodes].unique()] == ["none", "sign"]
     assert (graph.node_symmetry[:nodes] > 0).sum() == 24
+    activations = graph.node_activation[:nodes]
+    assert (activations > 0).sum() == 24
+    assert ACTIVATIONS.names()[int(activations.max()) - 1] == "tanh"
     x, edges = graph.dense()
     weight = state["hidden.1.conv.weight"]
     torch.testing.assert_close(
@@ -257,7 +260,7 @@ def test_graphs_are_those_of_pytorch_geometric():
     rows = torch.from_numpy(zoo.query().stacked_weights())
     graph = encode_graphs(rows, only_structure(zoo.query()))
     batch = graph.to_pyg()
-    for name in ("x", "edge_index", "edge_attr", "batch", "node_layer", "node_symmetry"):
+    for name in ("x", "edge_index", "edge_attr", "batch", "node_layer", "node_activation"):
         assert torch.equal(getattr(batch, name), getattr(graph, name))
     single = encode_graphs(rows[:1], only_structure(zoo.query())).to_pyg()
     assert single.validate()

@@ -104,6 +104,8 @@ def fit_ridge(
     from sklearn.linear_model import Ridge
 
     table = _standardized(x, train)
+    if not table.shape[1]:  # nothing varies, so nothing can be said
+        return np.repeat(y[train].mean(0)[None], len(test), 0)
     gram = table @ table[train].T if table.shape[1] > len(train) else None
     errors = np.zeros((len(_ALPHAS), y.shape[1]))
     fold = np.unique(groups[train], return_inverse=True)[1] % _INNER_FOLDS
@@ -136,12 +138,13 @@ def _standardized(x: NDArray[np.float32], train: NDArray[np.int64]) -> NDArray[n
     missing = np.isnan(x)
     flags = np.unique(missing[:, missing[train].any(0)], axis=1).astype(np.float64)
     known = ~missing[train].all(0)
-    x, missing = x[:, known], missing[:, known]
+    # float64 before any sum: the weights of a run about to diverge are that large
+    x, missing = x[:, known].astype(np.float64), missing[:, known]
     centre, spread = np.nanmean(x[train], axis=0), np.nanstd(x[train], axis=0)
     varies = spread > 0
     scaled = (x[:, varies] - centre[varies]) / spread[varies]
     scaled = np.where(missing[:, varies], 0, scaled).clip(-8, 8)
-    return np.concatenate([scaled.astype(np.float64), flags], 1)
+    return np.concatenate([scaled, flags], 1)
 
 
 _Path = Callable[[NDArray[np.float64]], Iterator[NDArray[np.float64]]]

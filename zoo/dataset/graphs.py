@@ -3,8 +3,8 @@
 The features are those of neural graphs (Kofinas et al. 2024, arXiv 2403.12143) and of ScaleGMN
 (Kalogeropoulos et al. 2024, arXiv 2406.10685): a node carries its bias and its norm's values, an
 edge its kernel, padded with zeros to the largest kernel of the graph. Beside them each node has its
-layer, its kind and the symmetry of its activation, so that models that respect scale or sign
-symmetries know where these hold.
+layer, its kind, its activation and the symmetry that this one gives it, so that models that respect
+scale or sign symmetries know where these hold.
 
 A batch of graphs is one graph whose parts do not touch, as in PyTorch Geometric, with the same
 attribute names; ``to_pyg()`` gives its own class, where it is installed.
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zoo.architectures import ACTIVATIONS
 from zoo.dataset.structure import Structure
 from zoo.dataset.tokens import layers_of
 
@@ -49,6 +50,8 @@ class GraphLayout:
         node_layer: ``[N]``, 0 = input.
         node_kind: ``[N]``: input, hidden or output.
         node_symmetry: ``[N]``, index into :data:`SYMMETRIES`.
+        node_activation: ``[N]``, 1 + the number of the activation among
+            ``zoo.architectures.ACTIVATIONS``; 0 for inputs and outputs.
         edge_layer: ``[E]``, number of the kernel.
         layer_sizes: nodes of each layer, inputs first.
     """
@@ -59,6 +62,7 @@ class GraphLayout:
     node_layer: NDArray[np.int64]
     node_kind: NDArray[np.int64]
     node_symmetry: NDArray[np.int64]
+    node_activation: NDArray[np.int64]
     edge_layer: NDArray[np.int64]
     layer_sizes: tuple[int, ...]
 
@@ -72,7 +76,7 @@ class Graph:
         edge_index: ``[2, E]`` int64.
         edge_attr: ``[E, W]`` float32.
         batch: ``[N]`` int64, which graph a node is in.
-        node_layer, node_kind, node_symmetry: ``[N]`` int64.
+        node_layer, node_kind, node_symmetry, node_activation: ``[N]`` int64.
         edge_layer: ``[E]`` int64.
         graphs: how many.
         layer_sizes: nodes of each layer of one graph.
@@ -85,6 +89,7 @@ class Graph:
     node_layer: Tensor
     node_kind: Tensor
     node_symmetry: Tensor
+    node_activation: Tensor
     edge_layer: Tensor
     graphs: int
     layer_sizes: tuple[int, ...]
@@ -112,6 +117,7 @@ class Graph:
                     node_layer=self.node_layer[n],
                     node_kind=self.node_kind[n],
                     node_symmetry=self.node_symmetry[n],
+                    node_activation=self.node_activation[n],
                     edge_layer=self.edge_layer[e],
                 )
             )
@@ -156,6 +162,7 @@ def graph_layout(structure: Structure) -> GraphLayout:
     layer = np.repeat(np.arange(len(sizes)), sizes)
     last = len(sizes) - 1
     kind = np.where(layer == 0, INPUT, np.where(layer == last, OUTPUT, HIDDEN))
+    activation = 1 + ACTIVATIONS.names().index(structure.activation)
     kinds = {unit.group: 0 for unit in structure.units}
     for unit in structure.units:
         kinds[unit.group] += SYMMETRIES.index(unit.kind)
@@ -167,6 +174,7 @@ def graph_layout(structure: Structure) -> GraphLayout:
         node_layer=layer,
         node_kind=kind,
         node_symmetry=by_layer[layer],
+        node_activation=np.where(kind == HIDDEN, activation, 0),
         edge_layer=np.repeat(np.arange(len(edges)), [len(c) for _, c in edges]),
         layer_sizes=tuple(sizes),
     )
@@ -186,6 +194,7 @@ def encode_graphs(rows: Tensor, structure: Structure) -> Graph:
         node_layer=torch.from_numpy(form.node_layer).repeat(count),
         node_kind=torch.from_numpy(form.node_kind).repeat(count),
         node_symmetry=torch.from_numpy(form.node_symmetry).repeat(count),
+        node_activation=torch.from_numpy(form.node_activation).repeat(count),
         edge_layer=torch.from_numpy(form.edge_layer).repeat(count),
         graphs=count,
         layer_sizes=form.layer_sizes,

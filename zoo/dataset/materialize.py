@@ -47,6 +47,19 @@ class MappedCohort:
         self._where: NDArray[np.int64] = np.full((cohort.models, cohort.checkpoints), -1)
         self._where[rows, checkpoints] = np.arange(len(rows))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the map's values: a worker maps the file again."""
+        state = dict(self.__dict__)
+        if isinstance(self._weights, np.memmap) and self._weights.filename is not None:
+            state["_weights"] = Path(self._weights.filename)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a state over."""
+        self.__dict__.update(state)
+        if isinstance(state["_weights"], Path):
+            self._weights = np.load(state["_weights"], mmap_mode="r")
+
     @property
     def cohort(self) -> Cohort:
         """The planned cohort."""
