@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 
 from zoo.architectures import build
+from zoo.kernels.activation import FUSED
+from zoo.kernels.batch_norm import batch_norm, batch_norm_backward
 from zoo.kernels.conv import conv, conv_backward
 from zoo.kernels.cross_entropy import TILE, softmax_cross_entropy
 from zoo.kernels.dropout import dropout
 from zoo.kernels.gather import MOVES, Draw, gather
 from zoo.kernels.ghost_norm import affine_square_norms, linear_square_norms, sequence_square_norms
 from zoo.kernels.newton_schulz import newton_schulz
+from zoo.kernels.norm import Affine, NormSpec, norm, norm_backward
 from zoo.optim import OPTIMIZERS
 from zoo.optim.fused import fused_step, has_kernel
 from zoo.spec.run import RunSpec
@@ -109,3 +112,36 @@ def convolutions():
             weight = floats(4, outputs, inputs, *(3,) * len(spatial), dtype=dtype)
             y = conv(x, weight, floats(4, outputs, dtype=dtype), spatial, stride)
             conv_backward(x, weight, y, spatial, stride, need_dx=True)
+
+
+@case
+def norms():
+    for B, T, C in ((32, 1, 128), (32, 256, 32)):
+        for kind, groups, parts in (
+            ("layer", 1, "weight bias"), ("layer", 4, "weight bias"), ("rms", 1, "weight"),
+            ("evonorm_s0", 4, "weight bias gate"), ("layer", 1, ""),
+        ):  # fmt: skip
+            norm_of(NormSpec(kind, groups, "relu"), parts.split(), B, T, C)
+    for name in FUSED:
+        norm_of(NormSpec(activation=name), ["weight", "bias"], 32, 1, 128)
+
+
+def norm_of(spec, parts, B, T, C):
+    x = floats(4, B, T, C)
+    affine = Affine(**{name: floats(4, C) for name in parts})
+    _, saved = norm(x, affine, spec)
+    norm_backward(x, affine, spec, saved, x)
+    true = torch.ones(4, dtype=torch.int32)
+    if spec.groups == 1 and spec.activation == "relu":
+        norm(x, affine, spec, true_channels=true)
+        norm_backward(x, affine, spec, saved, x, true_channels=true)
+
+
+@case
+def batch_norms():
+    for B, T, C, virtual in ((32, 1, 128, 32), (32, 256, 32, 8)):
+        for valid in (None, torch.ones(4, B, dtype=torch.bool)):
+            x, own = floats(4, B, T, C), {"virtual": virtual, "activation": "relu", "valid": valid}
+            w = floats(4, C)
+            _, _, saved = batch_norm(x, w, w, (w, w), floats(4), **own)
+            batch_norm_backward(x, w, w, saved, x, **own)
