@@ -92,7 +92,8 @@ def near_copy(store, parts):
 
 
 def hidden_copy(store, parts):
-    store.cohorts[0]._weights[5] = disguised(store, [Permute(), Rescale(3), Permute()])
+    later = disguised(store, [Permute(), Rescale(3), Permute()])[1:]
+    store.cohorts[0]._weights[5, 1:] = later  # its own start, and then another run's weights
     return parts
 
 
@@ -115,7 +116,7 @@ def test_each_planted_leak_is_found_under_its_own_name(name):
     assert not report.clean
     assert leaks(report) == {name}
     (found,) = [f for f in report.findings if f.leak]
-    assert found.count == (3 if name == "hidden_copy" else 1)
+    assert found.count == (2 if name == "hidden_copy" else 1)
     (run_a, _), (run_b, _) = found.examples[0]
     ids = store.plan.cohorts[0].run_ids
     shared = {"same_row": (2, 2), "trajectory": (2, 2), "same_init": (1, 6), "same_answers": (1, 7)}
@@ -126,7 +127,7 @@ def test_each_planted_leak_is_found_under_its_own_name(name):
 
 def test_signs_of_tanh_units_hide_nothing():
     store = make_store("tanh")
-    store.cohorts[0]._weights[5] = disguised(store, [FlipSigns(), Permute()])
+    store.cohorts[0]._weights[5, 1:] = disguised(store, [FlipSigns(), Permute()])[1:]
     assert leaks(audit(parts_of(store))) == {"hidden_copy"}
 
 

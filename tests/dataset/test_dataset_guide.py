@@ -12,7 +12,7 @@ import pytest
 
 import zoo
 from zoo.cli import main
-from zoo.dataset import Split, audit, split_by
+from zoo.dataset import Split, audit, split_by, split_where
 from zoo.errors import QueryError, StoreCorruptError, StoreError, UnknownNameError
 from zoo.launch.local import run
 from zoo.store import StoreReader, verify_store
@@ -88,6 +88,11 @@ def test_a_split_by_seed_is_clean_and_one_by_run_is_not(folder):
     found = {f.check for f in leaky.findings if f.leak}
     # equal initialisations: the kernels, the rows at step 0, and so the answers
     assert {"same_init", "copy"} <= found
+    # a wider network starts from the same first units, so new widths alone are not new
+    wide = audit(split_where(view, test="width == 64").views(view))
+    assert {f.check for f in wide.findings if f.leak} == {"same_init"}
+    regions = split_where(view, test="width == 64 and seed == 3", train="width < 64 and seed != 3")
+    assert audit(regions.views(view, drop_unknown=True)).clean
 
 
 def test_split_and_audit_on_the_command_line(store, tmp_path, capsys):
@@ -108,7 +113,8 @@ def test_split_and_audit_on_the_command_line(store, tmp_path, capsys):
     assert "give both or neither" in capsys.readouterr().err
     assert main(["split", str(store), "--test", "width == 64", "--out", str(out)]) == 0
     assert "test: width == 64" in capsys.readouterr().out
-    assert main(["audit", str(store), "--split", str(out)]) == 0
+    assert main(["audit", str(store), "--split", str(out)]) == 2
+    assert "start from kernel values of a run" in capsys.readouterr().out
 
 
 def test_snapshots_are_kept_verified_and_never_changed(store, capsys):

@@ -32,7 +32,7 @@ __all__ = ["CHECKS", "AuditReport", "Finding", "audit"]
 CHECKS = {
     "same_row": "checkpoints that are on both sides",
     "trajectory": "runs with checkpoints on both sides; split by run",
-    "same_init": "runs that start from the same kernels as a run on the other side; split by seed",
+    "same_init": "runs that start from kernel values of a run on the other side; split by seed",
     "copy": "rows with the bits of another run's row on the other side",
     "near_copy": "rows within the tolerance of another run's row on the other side",
     "hidden_copy": "rows that are another run's row but for a permutation, scale or sign",
@@ -209,53 +209,58 @@ def _runs_and_rows(names: tuple[str, str], a: View, b: View) -> list[Finding]:
     return found
 
 
-def _initial_kernels(views: Iterable[View]) -> dict[str, str]:
-    """Return run id → hash of its kernels at checkpoint 0, where that is recorded."""
-    found: dict[str, str] = {}
+def _initial_kernels(views: Iterable[View]) -> dict[str, frozenset[str]]:
+    """Return run id → a hash of the first unit of each kernel at checkpoint 0.
+
+    Units, not whole kernels: a wider network that starts from the same seed has the narrower one's
+    first units among its own.
+    """
+    found: dict[str, frozenset[str]] = {}
     for view in views:
         for index in np.unique(view.cohort_index).tolist():
             source = view.zoo.source.cohorts[index]
             cohort = source.cohort
             rows = np.unique(view["row"][view.cohort_index == index])
             rows = rows[source.recorded[rows, 0]]
-            segments = [s for s in cohort.layout.segments if s.role == "kernel"]
+            kernels = [s for s in cohort.layout.segments if s.role == "kernel"]
+            units = [slice(s.offset, s.offset + s.size // s.shape[0]) for s in kernels]
             for start in range(0, len(rows), 256):
                 some = rows[start : start + 256]
                 weights = source.read_weights(some, np.zeros_like(some))
                 for row, values in zip(some.tolist(), weights, strict=True):
-                    digest = hashlib.sha256()
-                    for s in segments:
-                        digest.update(values[s.offset : s.stop].tobytes())
-                    found[cohort.run_ids[row]] = digest.hexdigest()
+                    firsts = [values[unit] for unit in units]
+                    found[cohort.run_ids[row]] = frozenset(
+                        hashlib.sha256(f.tobytes()).hexdigest() for f in firsts if np.ptp(f) > 0
+                    )
     return found
 
 
-def _cells(a: View, b: View) -> dict[str, str]:
+def _cells(a: View, b: View) -> dict[str, frozenset[str]]:
     """Return run id → a name for its hyper-parameters without the seeds."""
-    found: dict[str, str] = {}
+    found: dict[str, frozenset[str]] = {}
     for view in (a, b):
         names = [n for n in view.zoo.varying if n != "seed" and n not in SEED_FIELDS]
         first = np.unique(view["run_id"], return_index=True)[1]
         one_each = view.take(first)
         columns = [one_each[name].tolist() for name in ("run_id", *names)]
-        found |= {run: repr(values) for run, *values in zip(*columns, strict=True)}
+        found |= {run: frozenset([repr(values)]) for run, *values in zip(*columns, strict=True)}
     return found
 
 
 def _same_values(
-    check: str, names: tuple[str, str], a: View, b: View, value: Mapping[str, str]
+    check: str, names: tuple[str, str], a: View, b: View, values: Mapping[str, frozenset[str]]
 ) -> list[Finding]:
-    """Return the runs of b with the value of some other run of a."""
+    """Return the runs of b that share a value with some other run of a."""
     left: dict[str, list[str]] = {}
     for run in np.unique(a["run_id"]).tolist():
-        if run in value:
-            left.setdefault(value[run], []).append(run)
+        for value in values.get(run, ()):
+            left.setdefault(value, []).append(run)
     runs = np.unique(b["run_id"]).tolist()
     pairs = []
     for run in runs:
-        others = [other for other in left.get(value.get(run, ""), ()) if other != run]
+        others = {other for value in values.get(run, ()) for other in left.get(value, ())} - {run}
         if others:
-            pairs.append(((others[0], -1), (run, -1)))
+            pairs.append(((min(others), -1), (run, -1)))
     if not pairs:
         return []
     share = len(pairs) / len(runs)
