@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 import fabricated_store as fab
 import pytest
 
-from zoo.errors import StoreBusyError
+from zoo.errors import StoreBusyError, StoreError
 from zoo.store import TaskWriter, claim_task, content_hash, leases, task_states, verify_store
 from zoo.store.leases import _HEART, LeaseLostError, acquire_lease, newest_lease
 from zoo.store.locks import task_lease
@@ -212,6 +213,27 @@ def test_a_fenced_writer_writes_nothing(empty, plan, host):
     assert content_hash(path) == before
     assert verify_store(path).problems == ()
     assert issubclass(LeaseLostError, StoreBusyError)
+
+
+@pytest.mark.parametrize("locks", ["flock", "lease"])
+def test_a_full_disk_is_an_error_each_time_and_leaves_nothing_behind(
+    empty, plan, monkeypatch, locks
+):
+    """And not a lease without an owner, or a lock that its process forgot."""
+    if locks == "lease":
+        monkeypatch.setenv("ZOO_LOCKS", "lease")
+    task = next(plan.tasks())
+
+    def refuse(handle, data, offset):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases.os, "pwrite", refuse)
+        for _ in range(3):
+            with pytest.raises(StoreError, match="No space left"), claim_task(empty, task):
+                pass
+    with claim_task(empty, task) as owned:
+        assert owned
 
 
 def test_looking_at_a_lease_changes_nothing(tmp_path, host):

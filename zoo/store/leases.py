@@ -252,7 +252,13 @@ class HeldLease:
             return False
         self.forget()
         self.number, self._handle = number, handle
-        self._write(released=False)
+        try:
+            self._write(released=False)
+        except OSError:  # an empty lease would look like somebody's
+            self.forget()
+            with contextlib.suppress(OSError):
+                place.unlink()
+            raise
         self._confirmed = now
         if self._succeeded():  # by one who saw more than we did
             self.forget()

@@ -72,7 +72,7 @@ def hold(path: Path, *, leased: bool = False) -> Iterator[bool]:
     with store_errors("lock", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    owned = False
+    owned, process = False, os.getpid()
     try:
         with store_errors("lock", path):
             locked = _try_lock(handle)
@@ -91,8 +91,7 @@ def hold(path: Path, *, leased: bool = False) -> Iterator[bool]:
             if key in _LEASES:
                 _LEASES.pop(key).release()
             del _HELD[key]
-            os.close(handle)
-        elif not owned:
+        if os.getpid() == process:  # a forked child has closed it already
             os.close(handle)
 
 
