@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo.registry import Registry
 from zoo.train.dynamic import Schedule
+from zoo.train.graph import graphed
 from zoo.train.step import Inputs, Recipe, State, advance
 
 __all__ = [
@@ -46,13 +47,16 @@ def can_compile() -> bool:
     return any(shutil.which(name) for name in (named, "g++", "clang++") if name)
 
 
-def conv_form(backend: str) -> str:
+def conv_form(backend: str, *, device: str = "cpu") -> str:
     """Return the form of the convolution that is quickest on a backend.
 
-    A compiler fuses patches into the matrix products around them; run op by op, the copies that
-    patches need cost more than one grouped convolution does (benchmarks/bench_train.py).
+    A compiler fuses patches into the matrix products around them; run op by op on a CPU, the copies
+    that patches need cost more than one grouped convolution does (benchmarks/bench_train.py). On a
+    GPU each layer takes what was measured (:mod:`zoo.kernels.conv_forms`).
     """
-    return "im2col" if backend == "compiled" else "grouped"
+    if backend == "compiled":
+        return "im2col"
+    return "measured" if device == "cuda" else "grouped"
 
 
 def exact_gpu_arithmetic() -> None:
@@ -65,7 +69,8 @@ def exact_gpu_arithmetic() -> None:
 
 def eager_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe as eager evaluation runs it."""
-    return replace(recipe, conv=conv_form("eager"))
+    measured = recipe.conv == "measured"
+    return recipe if measured else replace(recipe, conv=conv_form("eager"))
 
 
 def step_function(recipe: Recipe, backend: str, *, device: str = "cpu") -> Take:
@@ -76,7 +81,11 @@ def step_function(recipe: Recipe, backend: str, *, device: str = "cpu") -> Take:
         backend: how to run it.
         device: type of the device that it will run on.
     """
-    return _compiled(recipe, device) if backend == "compiled" else _eager(recipe)
+    if backend == "compiled":
+        return _compiled(recipe, device)
+    # What dynamic diets do on the host between operations cannot be captured.
+    capturable = device == "cuda" and recipe.dynamic is None
+    return graphed(_eager(recipe)) if capturable else _eager(recipe)
 
 
 def _eager(recipe: Recipe) -> Take:

@@ -99,7 +99,7 @@ class TaskTrainer:
             optimizer=OPTIMIZERS[self.runs[0].optimizer],
             shared=cohort.key,
             dtype=PRECISIONS[self.runs[0].precision],
-            conv=conv_form(self.backend),
+            conv=conv_form(self.backend, device=self.device.type),
             dropout=bool(cohort.key["has_dropout"]),
             dynamic=_dynamic(self.runs[0].dynamic),
         )
