@@ -128,14 +128,18 @@ def make_job(
         scorer: what the scoring models change; None = what the run says.
 
     Raises:
-        SpecError: an epoch beyond the training of the scorer, or before a score makes sense.
+        SpecError: an epoch beyond the training of the scorer, or none at which a score makes sense.
         UnknownNameError: an unknown score.
     """
     modelled = [name for name in scores if SCORES[name].kind in FROM_MODELS]
     subsets = [name for name in modelled if SCORES[name].kind == "subsets"]
     wants = [(tuple(subsets), True), (tuple(n for n in modelled if n not in subsets), False)]
     models = _canonical(run, examples, scorer)
-    problems = [p for name in modelled for p in _misfits(name, models, epochs)]
+    # A score that looks at a stretch of training has no value at epochs before its first.
+    last = max(epochs, default=0.0)
+    firsts = {name: SCORES[name].first_epoch for name in modelled}
+    asked = {name: [e for e in epochs if e >= firsts[name] or e == last] for name in modelled}
+    problems = [p for name in modelled for p in _misfits(name, models, asked[name])]
     if problems:
         raise SpecError(problems, "scoring")
     return tuple(_job(models, own, names, epochs, seeds) for names, own in wants if names)
