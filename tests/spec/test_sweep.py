@@ -380,6 +380,25 @@ def test_run_ids_never_change():
     assert spec.run_id == GOLDEN_LONG
 
 
+def test_fields_that_came_later_leave_older_run_ids_alone():
+    later = {"weight_transform": "none", "decay_mask": "all", "z_loss": 0.0, "clip_norm": None}
+    assert RunSpec(**later).run_id == GOLDEN_DEFAULT
+    assert not set(later) & set(RunSpec().identity())
+    assert RunSpec(decay_mask="kernels").run_id == GOLDEN_DEFAULT  # nothing is decayed
+    others = [{"weight_transform": "standardize"}, {"z_loss": 0.1}, {"clip_norm": 1.0},
+              {"decay_mask": "kernels", "weight_decay": 0.1}]  # fmt: skip
+    assert len({RunSpec(**fields).run_id for fields in others} | {GOLDEN_DEFAULT}) == 5
+
+
+def test_a_norm_with_its_own_activation_decides_it():
+    found = sweep(grid={"norm": ["batch", "evonorm_s0"], "activation": ["relu", "tanh"]})
+    assert column(found.runs(), "norm", "activation") == [
+        ("batch", "relu"), ("batch", "tanh"), ("evonorm_s0", "identity")
+    ]  # fmt: skip
+    assert found.collapsed == 1
+    assert RunSpec.from_dict(found.runs()[2].to_dict()) == found.runs()[2]
+
+
 def test_a_run_id_hangs_on_the_values_and_on_nothing_else():
     values = {"width": 32, "lr": 0.3, "norm": "batch", "seed": 4}
     turned = dict(reversed(values.items()))

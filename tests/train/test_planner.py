@@ -36,6 +36,12 @@ def test_runs_stack_by_computation_and_only_by_it():
         ]
     ]  # fmt: skip
     assert len(plan_of(vectors).cohorts) == 1
+    tuned = [
+        RunSpec(width=16, steps=4, optimizer="lars", trust=t, momentum=m, weight_decay=wd,
+                clip_norm=clip, z_loss=z, eps=e)
+        for t, m, wd, clip, z, e in ((1e-3, 0.9, 0, 1, 0.1, 1e-8), (1.0, 0.0, 0.1, 5, 1, 1.0))
+    ]  # fmt: skip
+    assert len(plan_of(tuned).cohorts) == 1
     base = {"width": 16, "steps": 4}
     apart = [
         base,
@@ -48,6 +54,13 @@ def test_runs_stack_by_computation_and_only_by_it():
         {**base, "train_size": 100},
         {**base, "precision": "bfloat16"},
         {**base, "architecture": "cnn"},
+        {**base, "weight_transform": "standardize"},
+        {**base, "norm": "ghost_batch", "virtual_batch": 8},
+        {**base, "norm": "ghost_batch", "virtual_batch": 16},
+        {**base, "clip_norm": 1.0},
+        {**base, "z_loss": 0.1},
+        {**base, "weight_decay": 0.1, "decay_mask": "kernels"},
+        {**base, "weight_decay": 0.1, "decay_mask": "no_norms"},
     ]
     assert len(plan_of([RunSpec(**f) for f in apart]).cohorts) == len(apart)
 
@@ -126,12 +139,14 @@ def test_what_does_not_fit_is_said_once_with_a_count():
         *specs(3, batch_size=2000),
         *specs(2, train_size=99999),
         *specs(2, norm="batch", batch_size=1),
+        *specs(2, norm="ghost_batch", virtual_batch=7),
         *specs(1, augmentation="flip", data="mnist1d"),
     ]
     with pytest.raises(SpecError) as caught:
         plan_of(runs)
     text = str(caught.value)
-    assert "4 problems" in text
+    assert "5 problems" in text
+    assert "virtual_batch = 7: batch_size = 16 is no multiple of it" in text
     assert "batch_size = 2000" in text
     assert "(3 runs)" in text
     assert "<= 1437 (digits)" in text

@@ -166,18 +166,16 @@ class RunSpec:
         A field that an owner decides itself (``fixes``: the activation of a norm that has its own)
         gets that value first.
         """
-        for owner in OWNERS:
-            registry = vocabulary(owner)
+        found = [(owner, vocabulary(owner)) for owner in OWNERS]
+        registries = [(owner, registry) for owner, registry in found if registry is not None]
+        for owner, registry in registries:
             value = getattr(self, owner)
-            entry = None if registry is None or value is None else registry[value]
-            for name, value in getattr(entry, "fixes", {}).items():
-                object.__setattr__(self, name, value)
+            entry = None if value is None else registry[value]
+            for name, fixed in getattr(entry, "fixes", {}).items():
+                object.__setattr__(self, name, fixed)
         conditional: set[str] = set()
         read: dict[str, object] = {}
-        for owner in OWNERS:
-            registry = vocabulary(owner)
-            if registry is None:
-                continue
+        for owner, registry in registries:
             for name in registry:
                 conditional.update(getattr(registry[name], "fields", {}))
             value = getattr(self, owner)
@@ -245,9 +243,9 @@ class RunSpec:
         del values["seed"]
         if self.weight_decay == 0:
             del values["decay_mask"]
-        for item in dataclasses.fields(self):
-            if item.name in _LATER and values.get(item.name) == item.default:
-                del values[item.name]
+        for name in _LATER:
+            if values.get(name) == RunSpec.__dataclass_fields__[name].default:
+                del values[name]
         if self.steps is not None:
             del values["epochs"]
         if self.label_noise == 0 and values["train_size"] is None:
