@@ -14,7 +14,7 @@ from sklearn.metrics import r2_score
 
 from zoo.dataset import Zoo
 from zoo.dataset.baselines import Target, fit_boosting, fit_neural, fit_ridge
-from zoo.dataset.benchmark import CONTROLS, INPUTS, benchmark, folds_of, make_targets
+from zoo.dataset.benchmark import CONTROLS, INPUTS, _parts, benchmark, folds_of, make_targets
 from zoo.dataset.features import (
     epoch_features,
     hyperparameter_features,
@@ -23,6 +23,7 @@ from zoo.dataset.features import (
     row_statistics,
 )
 from zoo.dataset.scores import accuracy, kendall_tau, r_squared, score_predictions
+from zoo.dataset.splits import group_keys
 from zoo.errors import QueryError
 from zoo.report.bench import bench_plot, bench_table
 from zoo.spec.run import RunSpec
@@ -157,6 +158,20 @@ def test_folds_keep_groups_and_do_not_depend_on_order(view):
     assert folds_of(view, "width", 5).max() == 1  # no more folds than groups
     with pytest.raises(QueryError, match="at least 2"):
         folds_of(view[view["seed"] == 1], "seed", 5)
+
+
+def test_crossed_folds_share_neither_kind_of_group_and_test_every_row_once(view):
+    parts = _parts(view, "cell", "seed", 5)
+    assert len(parts) == 9
+    assert sorted(np.concatenate([test for _, test in parts])) == list(range(len(view)))
+    cell, seed = group_keys(view, "cell"), group_keys(view, "seed")
+    for train, test in parts:
+        assert not set(cell[train]) & set(cell[test])
+        assert not set(seed[train]) & set(seed[test])
+    rows = benchmark(
+        view, tasks=["norm"], models=["ridge"], inputs=["statistics"], by="cell", apart="seed"
+    )
+    assert rows[0].rows == len(view)
 
 
 def test_ridge_is_scikit_learns_with_the_strength_that_groups_choose():

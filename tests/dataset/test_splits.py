@@ -59,6 +59,36 @@ def test_what_shares_a_value_stays_together(zoo, by):
     assert not runs[0] & runs[1]
 
 
+def test_two_kinds_of_groups_are_held_apart(zoo, tmp_path):
+    fractions = {"train": 0.5, "test": 0.5}
+    split = split_by(zoo.query(), "cell", apart="seed", fractions=fractions)
+    views = split.views(zoo.query())
+    for columns in (("width", "batch_size"), ("init_seed",)):
+        sides = [{tuple(row[c] for c in columns) for row in v} for v in views.values()]
+        assert sides[0]
+        assert sides[1]
+        assert not sides[0] & sides[1]
+    assert {k: len(v) for k, v in split.parts.items()} == {"train": 6, "test": 6}
+    assert len(split.unused) == 12
+    assert "unused 12" in str(split)
+    split.save(tmp_path / "s.json")
+    assert Split.load(tmp_path / "s.json") == split
+    # runs that came later are still an error
+    with pytest.raises(QueryError, match="are not in the split"):
+        split_by(zoo.query("seed < 5"), "cell", apart="seed").views(zoo.query())
+    # of two runs that differ in both, both or none fit, as the hashes fall
+    two = zoo.query("width == 8 and batch_size == 4 and seed == 0 or load == 16 and seed == 1")
+    two = two[(two["width"] == 8) | (two["batch_size"] == 8)]
+    wrong = []
+    for seed in range(12):
+        try:
+            split_by(two, "cell", apart="seed", fractions=fractions, seed=seed)
+        except SpecError as error:
+            wrong.append(str(error))
+    assert 0 < len(wrong) < 12
+    assert all("no run is left for 'test'" in text for text in wrong)
+
+
 def test_shares_are_met_and_every_part_has_something(zoo):
     split = split_by(zoo.query(), "run", fractions={"train": 0.75, "val": 0.125, "test": 0.125})
     assert {k: len(v) for k, v in split.parts.items()} == {"train": 18, "val": 3, "test": 3}

@@ -22,6 +22,7 @@ Every score is on held-out groups, with an interval from resampled configuration
 examples:
   zoo bench z.zarr --plot bench.png
   zoo bench z.zarr --tasks test_accuracy --by run,seed,cell      # how much a split flatters
+  zoo bench z.zarr "epoch == -1" --by cell --apart seed     # new recipes from new starts
   zoo bench z.zarr "epoch == -1" --models ridge,boosting --json
 """
 
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser, names: Callable[[str], list[s
         help="what is held out together: run, seed (default), cell, architecture or a column; "
         "several give a table each",
     )  # fmt: skip
+    parser.add_argument("--apart", metavar="A", help="held out as well: --by cell --apart seed")
     parser.add_argument("--folds", type=int, default=5, metavar="N", help="default 5")
     parser.add_argument("--rows", type=int, default=3000, metavar="N", help="at most (3000)")
     parser.add_argument("--epochs", type=int, default=15, metavar="N", help="of the network (15)")
@@ -65,16 +67,18 @@ def bench(args: argparse.Namespace) -> int:
         return _dry_run(args, view, [t.name for t in targets], inputs, models)
     documents = []
     for number, by in enumerate(args.by):
-        report, close = _progress(quiet=args.quiet, what=f"held out by {by}")
+        what = f"held out by {by}" + (f" and {args.apart}" if args.apart else "")
+        report, close = _progress(quiet=args.quiet, what=what)
         try:
             rows = benchmark(
-                view, tasks=args.tasks, inputs=inputs, models=models, by=by, folds=args.folds,
+                view, tasks=args.tasks, inputs=inputs, models=models, by=by, apart=args.apart,
+                folds=args.folds,
                 limit=args.rows, epochs=args.epochs, progress=report,
             )  # fmt: skip
         finally:
             close()
-        used = f"{plural(rows[0].rows, 'row')} of {plural(rows[0].runs, 'run')}, held out by {by}"
-        documents.append({"by": by, "rows": [row.to_json() for row in rows]})
+        used = f"{plural(rows[0].rows, 'row')} of {plural(rows[0].runs, 'run')}, {what}"
+        documents.append({"by": by, "apart": args.apart, "rows": [row.to_json() for row in rows]})
         if args.plot:
             path = _numbered(args.plot, number)
             bench_plot(rows, path, title=f"{view.zoo.name}: {used}")
@@ -92,7 +96,8 @@ def _dry_run(
     args: argparse.Namespace, view: View, tasks: list[str], inputs: list[str], models: list[str]
 ) -> int:
     plain = [m for m in models if m != "neural graph"]
-    fits = len(args.by) * args.folds * (len(inputs) * len(plain) + (len(models) > len(plain)))
+    folds = min(args.folds, 3) ** 2 if args.apart else args.folds
+    fits = len(args.by) * folds * (len(inputs) * len(plain) + (len(models) > len(plain)))
     facts = {
         "rows": min(len(view), args.rows),
         "tasks": tasks,

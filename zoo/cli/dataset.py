@@ -108,6 +108,7 @@ def _by(parser: argparse.ArgumentParser) -> None:
         "--by", default="seed", metavar="A,B",
         help="keep together: run, seed (default), cell, architecture, or columns",
     )  # fmt: skip
+    parser.add_argument("--apart", metavar="A", help="share neither: --by cell --apart seed")
     parser.add_argument(
         "--fractions", type=_fractions, metavar="P=F,...", help="train=0.7,val=0.15,test=0.15"
     )
@@ -134,7 +135,9 @@ def _make_split(args: argparse.Namespace, view: View) -> Any:
 
     names = [name.strip() for name in args.by.split(",")]
     by = names[0] if len(names) == 1 else names
-    return split_by(view, by, fractions=args.fractions or FRACTIONS, seed=args.seed)
+    return split_by(
+        view, by, apart=args.apart, fractions=args.fractions or FRACTIONS, seed=args.seed
+    )
 
 
 def split(args: argparse.Namespace) -> int:

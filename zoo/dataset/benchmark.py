@@ -45,6 +45,8 @@ MODELS = ("ridge", "boosting", "neural graph")
 _WIDE = 8
 #: Fewer configurations than this say little about their own spread.
 _FEW_CLUSTERS = 20
+#: Folds of each kind where two kinds of groups are held out at once.
+_MOST_CROSSED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,26 @@ def folds_of(view: View, by: str | Sequence[str], folds: int) -> NDArray[np.int6
     return fold[codes]
 
 
+_Parts = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+
+
+def _parts(
+    view: View, by: str | Sequence[str], apart: str | Sequence[str] | None, folds: int
+) -> _Parts:
+    """Return (training rows, test rows) of each fold; every row is tested once."""
+    if apart is None:
+        fold = folds_of(view, by, folds)
+        return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in np.unique(fold)]
+    count = min(folds, _MOST_CROSSED)
+    a, b = folds_of(view, by, count), folds_of(view, apart, count)
+    pairs = [
+        (np.flatnonzero((a != i) & (b != j)), np.flatnonzero((a == i) & (b == j)))
+        for i in np.unique(a)
+        for j in np.unique(b)
+    ]
+    return [(train, test) for train, test in pairs if len(train) and len(test)]
+
+
 def benchmark(
     view: View,
     *,
@@ -183,6 +205,7 @@ def benchmark(
     inputs: Sequence[str] = INPUTS,
     models: Sequence[str] = MODELS,
     by: str | Sequence[str] = "seed",
+    apart: str | Sequence[str] | None = None,
     folds: int = 5,
     limit: int = 3000,
     epochs: int = 15,
@@ -197,6 +220,8 @@ def benchmark(
         inputs: of :data:`INPUTS`, for ridge and boosting.
         models: of :data:`MODELS`.
         by: what is held out together; ``"seed"`` lets no initialisation be on two sides.
+        apart: what is held out beside it: ``by="cell", apart="seed"`` tests on new cells from new
+            initialisations, with at most three folds of each in all nine combinations.
         folds: of the cross-validation; at most the number of groups.
         limit: rows used; more are drawn at random.
         epochs: of the neural network.
@@ -213,8 +238,7 @@ def benchmark(
     if len(view) > limit:
         view = view.take(np.sort(permutation(seed, Stream.SAMPLE, 4, len(view))[:limit]))
     targets = make_targets(view, tasks)
-    fold = folds_of(view, by, folds)
-    parts = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in np.unique(fold)]
+    parts = _parts(view, by, apart, folds)
     groups = group_keys(view, by)
     steps = _Steps(len(targets), inputs, models, len(parts), epochs, progress)
     found: list[BenchRow] = []
@@ -293,7 +317,7 @@ def _plain(
     model: str,
     tables: Sequence[Features],
     targets: Sequence[Target],
-    parts: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    parts: _Parts,
     groups: NDArray[np.int64],
     done: Callable[[int], None],
 ) -> list[NDArray[Any]]:

@@ -52,6 +52,7 @@ class Split:
         parts: part → run ids, sorted; ``train`` and ``test`` as a rule, and ``val``.
         by: what was kept together: columns, or the predicates of a region.
         seed: of the assignment; -1 for regions.
+        unused: runs that are in no part, as they would be between two.
 
     Raises:
         SpecError: a run in two parts, or in one twice.
@@ -60,6 +61,7 @@ class Split:
     parts: Mapping[str, tuple[str, ...]]
     by: tuple[str, ...] = ("run_id",)
     seed: int = 0
+    unused: tuple[str, ...] = ()
     _side: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -103,7 +105,7 @@ class Split:
         runs = view["run_id"]
         distinct, inverse = np.unique(runs, return_inverse=True)
         sides = np.array([self._side.get(run, "") for run in distinct.tolist()], dtype=np.str_)
-        lost = distinct[sides == ""]
+        lost = np.setdiff1d(distinct[sides == ""], self.unused)
         if len(lost) and not drop_unknown:
             msg = (
                 f"{len(lost)} runs of the view are not in the split (the first: {lost[0]}); make a"
@@ -120,6 +122,7 @@ class Split:
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} {len(runs)}" for name, runs in self.parts.items())
+        sizes += f", unused {len(self.unused)}" if self.unused else ""
         return f"Split {self.hash} by {', '.join(self.by)} (runs: {sizes})"
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -130,7 +133,7 @@ class Split:
         """
         parts = {name: list(runs) for name, runs in self.parts.items()}
         body = {"by": list(self.by), "seed": self.seed, "parts": parts, "hash": self.hash}
-        write_record(Path(path), "split", body)
+        write_record(Path(path), "split", {**body, "unused": list(self.unused)})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Split:
@@ -145,6 +148,7 @@ class Split:
             {name: tuple(runs) for name, runs in body["parts"].items()},
             tuple(body["by"]),
             int(body["seed"]),
+            tuple(body["unused"]),
         )
         if split.hash != body["hash"]:
             msg = f"{path}: the runs do not match the hash {body['hash']}"
@@ -187,6 +191,7 @@ def split_by(
     view: View,
     by: str | Sequence[str] = "run",
     *,
+    apart: str | Sequence[str] | None = None,
     fractions: Mapping[str, float] = FRACTIONS,
     seed: int = 0,
 ) -> Split:
@@ -198,35 +203,65 @@ def split_by(
     Args:
         view: the runs to split are those with a row here.
         by: as in :func:`group_keys`.
+        apart: what must not be shared either: ``by="cell", apart="seed"`` tests new cells from new
+            initialisations. Runs that are new in one and known in the other are in no part, so a
+            part has about the square of its share.
         fractions: part → share of the groups; the shares add up to 1.
         seed: of the assignment.
 
     Raises:
-        SpecError: shares that do not add up to 1, or fewer groups than parts.
+        SpecError: shares that do not add up to 1, fewer groups than parts, or an empty part.
         QueryError: an unknown column.
     """
+    side = _dealt(view, by, fractions, seed)
     names = _columns(view.zoo, by)
+    unused: set[str] = set()
+    if apart is not None:
+        other = _dealt(view, apart, fractions, seed)
+        unused = {run for run, name in side.items() if other[run] != name}
+        names = (*names, "apart:", *_columns(view.zoo, apart))
+    parts: dict[str, list[str]] = {name: [] for name, share in fractions.items() if share > 0}
+    for run, name in side.items():
+        if run not in unused:
+            parts[name].append(run)
+    problems = [
+        Problem("apart", apart, f"no run is left for {name!r}", fix="fewer parts, or larger ones")
+        for name, runs in parts.items()
+        if not runs
+    ]
+    if problems:
+        raise SpecError(problems, "split")
+    return Split({k: tuple(v) for k, v in parts.items()}, names, seed, tuple(sorted(unused)))
+
+
+def _dealt(
+    view: View, by: str | Sequence[str], fractions: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Return run id → part.
+
+    Raises:
+        SpecError: shares that do not add up to 1, or fewer groups than parts.
+    """
     groups: dict[str, set[str]] = {}
-    for run, name in zip(view["run_id"].tolist(), group_names(view, names), strict=True):
+    for run, name in zip(view["run_id"].tolist(), group_names(view, by), strict=True):
         groups.setdefault(name, set()).add(run)
     wanted = {name: share for name, share in fractions.items() if share > 0}
-    total = sum(wanted.values())
     problems = []
-    if abs(total - 1) > 1e-9 or any(share < 0 for share in fractions.values()):
+    if abs(sum(wanted.values()) - 1) > 1e-9 or any(share < 0 for share in fractions.values()):
         problems.append(Problem("fractions", dict(fractions), "must be shares that add up to 1"))
     if len(groups) < len(wanted):
-        message = f"{len(groups)} groups by {', '.join(names)} for {len(wanted)} parts"
-        fix = "split by something that varies more"
-        problems.append(Problem("by", by, message, fix=fix))
+        columns = ", ".join(_columns(view.zoo, by))
+        message = f"{len(groups)} groups by {columns} for {len(wanted)} parts"
+        problems.append(Problem("by", by, message, fix="split by something that varies more"))
     if problems:
         raise SpecError(problems, "split")
     order = sorted(groups, key=lambda k: hashlib.sha256(f"{seed}:{k}".encode()).digest())
-    parts: dict[str, tuple[str, ...]] = {}
+    side: dict[str, str] = {}
     start = 0
     for name, stop in _cuts(wanted, len(order)).items():
-        parts[name] = tuple(run for key in order[start:stop] for run in groups[key])
+        side |= {run: name for key in order[start:stop] for run in groups[key]}
         start = stop
-    return Split(parts, names, seed)
+    return side
 
 
 def split_where(view: View, **parts: str) -> Split:
