@@ -118,9 +118,12 @@ def kill(job: str, role: str, number: int = signal.SIGKILL) -> bool:
 
 
 def slurm(*words: object) -> str:
-    done = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, timeout=60, check=False
-    )
+    """Run one of SLURM's commands; return what it prints, or an error if it does not answer."""
+    command = [str(word) for word in words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired:
+        return "error: no answer"
     return done.stdout + done.stderr
 
 

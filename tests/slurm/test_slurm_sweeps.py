@@ -34,23 +34,22 @@ REPO = Path(__file__).parents[2]
 
 
 def test_quickstart_through_gpu_arrays_has_the_bits_of_a_local_run(tmp_path):
-    text = (REPO / "sweeps" / "quickstart.toml").read_text()
-    # the sweep itself, but for its length: two epochs of twenty
-    assert "epochs = 20" in text
-    sweep = tmp_path / "quickstart.toml"
-    sweep.write_text(text.replace("epochs = 20", "epochs = 2"))
+    sweep = REPO / "sweeps" / "quickstart.toml"
     profile = profile_file(tmp_path, gpus=2, cpus=2, workers=2, parallelism=2, target_minutes=0.1)
     local, store = tmp_path / "local.zarr", tmp_path / "slurm.zarr"
-    made = ask("submit", sweep, "--out", store, "--cluster", profile)
+    made = ask("submit", sweep, "--out", store, "--cluster", profile, "--then", "verify --hash")
     assert made["models"] == 432
-    (job,) = made["submitted"][0]["jobs"]
+    (job,), (last,) = (one["jobs"] for one in made["submitted"])
+    assert f"Dependency=afterany:{job}" in slurm("scontrol", "show", "job", last)
     assert "gres/gpu=2" in slurm("scontrol", "show", "job", job)
-    status = wait_until_done(store)
+    status = wait_until_done(store, 300)
     assert status["complete"], status["counts"]
+    assert len(status["cluster"]["elements"]) > 2, "no array"
     assert {e["state"] for e in status["cluster"]["elements"]} == {"COMPLETED"}
     assert run(str(sweep), local, workers=2).complete
     assert content_hash(store) == content_hash(local)
     assert verify_store(store).problems == ()
+    assert content_hash(local) in zoo("logs", store, "2.0", "--out")
 
 
 def test_a_thousand_runs_in_sixteen_tasks(tmp_path, record_property, capsys):

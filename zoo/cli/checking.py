@@ -33,7 +33,7 @@ def status(args: argparse.Namespace) -> int:
             _print_status(found, tasks=args.tasks)
             print_jobs(whole)
         sys.stdout.flush()
-        if not args.watch or found.complete:
+        if not args.watch or found.complete or whole.over:
             return 0 if found.complete else 2
         time.sleep(args.every)
 

@@ -85,6 +85,13 @@ class ClusterStatus:
     elements: tuple[ElementLine, ...]
     trouble: str
 
+    @property
+    def over(self) -> bool:
+        """Whether it was submitted, and neither the queue nor anybody else works on it."""
+        states = {line.state for line in self.store.tasks}
+        busy = {"running", "assigned", "queued", "held", "unknown"}
+        return bool(self.elements) and not self.trouble and not states & busy
+
     def live(self) -> frozenset[TaskKey]:
         """Return the tasks that an element of the queue has."""
         return frozenset(key for e in self.elements if e.live for key in e.tasks)

@@ -190,7 +190,7 @@ def read_submission(folder: str | PathLike[str]) -> Submission:
     with store_errors("read", path / "submission.json"):
         try:
             raw = json.loads((path / "submission.json").read_bytes())
-            jobs = [json.loads(file.read_bytes()) for file in path.glob("job-*.json")]
+            jobs = [json.loads(file.read_bytes()) for file in sorted(path.glob("job-*.json"))]
             return Submission(
                 folder=path.absolute(),
                 number=raw["number"],
@@ -204,7 +204,7 @@ def read_submission(folder: str | PathLike[str]) -> Submission:
                 seconds=tuple(raw["seconds"]),
                 chunk=raw["chunk"],
                 stage=raw["stage"],
-                jobs={job["array"]: job["job"] for job in jobs},
+                jobs={job["array"]: job["job"] for job in sorted(jobs, key=lambda j: j["array"])},
             )
         except (ValueError, KeyError, TypeError) as error:
             msg = f"{path} is no whole record of a submission: {error!r}"
