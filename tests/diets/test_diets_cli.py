@@ -111,6 +111,38 @@ def test_scoring_untrained_networks_needs_leave(made, capsys):
     assert "give --epochs" in error
 
 
+def test_on_a_cluster_training_waits_for_the_scores(tmp_path, monkeypatch, made):
+    """The order of what is handed in; that a scheduler keeps it, ``tests/slurm`` shows."""
+    from types import SimpleNamespace
+
+    from zoo.cli import clustering
+    from zoo.launch import submit
+    from zoo.launch.prepare import prepare_store
+    from zoo.spec import load_sweep
+
+    handed = []
+
+    def stage(store, profile, words, after):
+        handed.append((words, list(after)))
+        return SimpleNamespace(jobs={0: 40 + len(handed)}, stage={"name": words[0]})
+
+    def train(store, found, *, dependency=None):
+        handed.append(("train", dependency))
+        return SimpleNamespace(jobs={0: 40 + len(handed)}, stage={})
+
+    monkeypatch.setattr(submit, "hand_in_stage", stage)
+    monkeypatch.setattr(submit, "hand_in", train)
+    path = tmp_path / "new.zarr"
+    prepare_store(load_sweep(made / "s.toml"), path)
+    draft = SimpleNamespace(elements=((),), profile=None)
+    args = SimpleNamespace(then=["score"])
+    clustering._hand_in(args, SimpleNamespace(path=path, draft=draft))
+    assert handed == [(["score"], []), ("train", "afterok:41"), (["score"], [42])]
+    handed.clear()
+    clustering._hand_in(args, SimpleNamespace(path=made / "z.zarr", draft=draft))
+    assert handed == [("train", None), (["score"], [41])]
+
+
 @pytest.mark.parametrize("block", range(len(re.findall(r"```python\n", GUIDE))))
 def test_the_guides_code_runs(block, made, monkeypatch):
     code = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)[block]

@@ -205,9 +205,17 @@ def _check_stages(texts: list[str]) -> None:
 
 
 def _hand_in(args: argparse.Namespace, ready: Prepared) -> list[Submission]:
+    from zoo.launch.diets import unscored
     from zoo.launch.submit import hand_in, hand_in_stage
+    from zoo.store import read_plan
 
-    done = [hand_in(ready.path, ready.draft)] if ready.draft.elements else []
+    done: list[Submission] = []
+    if ready.draft.elements:
+        first = None
+        if unscored(ready.path, read_plan(ready.path)):  # training waits for its diets
+            done.append(hand_in_stage(ready.path, ready.draft.profile, ["score"], []))
+            first = "afterok:" + ":".join(str(job) for job in done[0].jobs.values())
+        done.append(hand_in(ready.path, ready.draft, dependency=first))
     for text in args.then:
         after = [job for one in done[-1:] for job in one.jobs.values()]
         done.append(hand_in_stage(ready.path, ready.draft.profile, shlex.split(text), after))
@@ -230,7 +238,8 @@ def _print_submitted(args: argparse.Namespace, ready: Prepared, done: list[Submi
     for one in done:
         ids = ", ".join(str(job) for job in one.jobs.values())
         if one.stage:
-            print(f"Submitted stage {one.stage['name']} as job {ids}, after the ones before it.")
+            after = ", after the ones before it" if one is not done[0] else ""
+            print(f"Submitted stage {one.stage['name']} as job {ids}{after}.")
             continue
         print(
             f"Submitted {plural(draft.tasks, 'task')} ({plural(draft.models, 'model')}) as"

@@ -18,7 +18,8 @@ __all__ = ["add_score_arguments", "add_view_arguments", "diets", "score", "scori
 
 SCORE_EXAMPLES = """\
 Without --scores this does what `zoo run` does before it trains: the scores that the diets of a
-store need, and the choice of their examples (on a cluster: a job that training waits for). With
+store need, and the choice of their examples; and what it does after training: the models on the
+examples that they dropped. `zoo submit` makes the first a job that training waits for. With
 --scores it scores more than that, for the record; nothing that is there changes.
 
 examples:
@@ -70,10 +71,11 @@ def add_view_arguments(parser: argparse.ArgumentParser) -> None:
 
 def score(args: argparse.Namespace) -> int:
     """Run the scoring stage of a store."""
+    from zoo.launch.diets import measure_diets
     from zoo.launch.progress import reporter
     from zoo.launch.scoring import OWN, SCORING, extra_settings, jobs_of
     from zoo.launch.stages import run_stage
-    from zoo.store import StageFolder, read_plan
+    from zoo.store import StageFolder, read_plan, task_states
 
     plan = read_plan(args.store)
     settings = OWN if not args.scores else extra_settings(_extra_jobs(args, plan))
@@ -88,7 +90,10 @@ def score(args: argparse.Namespace) -> int:
             print("\n".join(f"  {scoring_line(job)}" for job in jobs) or "  nothing")
         return 0
     progress = None if args.quiet else reporter(sys.stderr)
-    summary = run_stage(args.store, SCORING.name, settings, workers=args.workers, progress=progress)
+    options: dict[str, Any] = {"workers": args.workers, "progress": progress}
+    summary = run_stage(args.store, SCORING.name, settings, **options)
+    if not args.scores and all(state.sealed for state in task_states(args.store)):
+        measure_diets(args.store, plan, **options)
     if args.json:
         print_json({**summary.to_json(), "jobs": [_facts(job) for job in jobs]})
     else:
