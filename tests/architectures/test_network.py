@@ -24,7 +24,7 @@ CASES = [
     for family, norm, activation, data in itertools.product(
         ARCHITECTURES, NORMS, ACTIVATIONS, SHAPES
     )
-    if not (family == "mlp" and (norm == "instance" or data == "signal"))
+    if not (family == "mlp" and (norm in ("instance", "frn") or data == "signal"))
     # every norm with one activation, every activation with one norm
     and (activation == "relu" or norm in ("none", "layer"))
     # a norm that has an activation of its own, with that one
@@ -130,6 +130,7 @@ def test_symmetries_hold_and_cover(family, norm, activation, data, transform):
     passes = {"relu": {"scale"}, "leaky_relu": {"scale"}, "tanh": {"sign"},
               "identity": {"scale", "sign"}}  # fmt: skip
     kinds = passes.get(spec_of(family, norm, activation).activation, set())
+    kinds &= {"scale"} if norm == "frn" else {"scale", "sign"}  # a threshold has no sign symmetry
     found = {group.name: set() for group in groups}
     for symmetry in unit_symmetries(network):
         found[symmetry.group].add(symmetry.kind)
@@ -196,6 +197,7 @@ def test_flops_agree_with_torch():
     ("options", "shape", "match"),
     [
         ({"architecture": "mlp", "norm": "instance"}, (1, 8, 8), "more than one position"),
+        ({"architecture": "mlp", "norm": "frn"}, (1, 8, 8), "more than one position"),
         ({"architecture": "cnn", "norm": "group", "width": 6}, (1, 8, 8), "do not divide"),
         ({"architecture": "cnn"}, (64,), "signals or images"),
         ({"architecture": "mlp", "norm": "group", "width": 4}, (64,), "one value a group"),

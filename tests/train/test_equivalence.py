@@ -47,7 +47,7 @@ EVERYWHERE = ("sgd", "adam", "adamw", "rmsprop")
 def cases():
     for family in ARCHITECTURES:
         for norm in NORMS:
-            if family == "mlp" and norm == "instance":
+            if family == "mlp" and norm in ("instance", "frn"):
                 continue
             for optimizer in OPTIMIZERS:
                 if optimizer in EVERYWHERE or norm in ("none", "group"):
