@@ -1,0 +1,165 @@
+"""The phase diagram: cells of load × temperature in the colour of their phase."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.report.cells import Grid, cold_first
+from zoo.report.colours import INK, PAPER, PHASE_STYLES, blend, ink_on
+from zoo.report.phase_data import PhaseData
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_borders", "label_axes", "new_figure", "phase_figure"]
+
+_COLUMNS = 2
+_MOST = 6
+#: A cell whose label never survives a resampling keeps so much of its colour.
+_PALEST = 0.45
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure that no global state knows of; sizes in inches.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        msg = "pictures need matplotlib: pip install 'phasezoo[plot]'"
+        raise ImportError(msg) from error
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def phase_figure(data: PhaseData, title: str) -> Figure:
+    """Return the phase diagram, one panel for each value of what varies beside the axes.
+
+    The strength of a cell's colour is its confidence; a dot in the corner marks a cell on a
+    boundary (margin below the threshold); lines part the phases. Hot is at the top.
+
+    Args:
+        data: the labelled cells.
+        title: of the figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    shown = data.grids[:_MOST]
+    columns = min(_COLUMNS, len(shown))
+    lines = -(-len(shown) // columns)
+    wide = max(len(g.load) for g in shown)
+    high = max(len(g.temperature) for g in shown)
+    cell = 0.66 if columns == 1 else 0.5
+    width = columns * (cell * wide + 1.2) + 3.1
+    figure = new_figure(max(width, 7.5), max(lines * (cell * 0.88 * high + 1.2) + 0.5, 4.2))
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes, panel in zip(grid.flat, shown, strict=False):
+        _draw_panel(axes, data, panel)
+    for axes in list(grid.flat)[len(shown) :]:
+        axes.set_visible(False)
+    _legend(figure, data)
+    figure.suptitle(title, fontsize=14, color=INK, x=0.02, ha="left", weight="bold")
+    return figure
+
+
+def _draw_panel(axes: Axes, data: PhaseData, grid: Grid) -> None:
+    from matplotlib.patches import Rectangle
+
+    sure = np.nan_to_num(data.number("confidence"), nan=1.0)
+    near = data.number("boundary") == 1
+    phases = data.phases
+    for (y, x), n in np.ndenumerate(grid.index):
+        if n < 0:
+            continue
+        style = PHASE_STYLES[phases[n]]
+        share = _PALEST + (1 - _PALEST) * float(sure[n])
+        colour = blend(style.colour, PAPER, share)
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, lw=0))
+        ink = ink_on(colour)
+        axes.text(
+            x, y, style.short, ha="center", va="center", color=ink, weight="bold",
+            fontsize=11 if len(style.short) < 4 else 9.5,
+        )  # fmt: skip
+        if near[n]:
+            axes.plot(x + 0.36, _up(data, y, 0.34), "o", ms=3.6, color=ink, mew=0)
+    _light_grid(axes, grid)
+    draw_borders(axes, grid, phases, colour=INK, width=1.6)
+    label_axes(axes, data, grid)
+    if grid.title:
+        axes.set_title(grid.title, fontsize=10.5, color=INK, loc="left")
+
+
+def _up(data: PhaseData, y: float, distance: float) -> float:
+    """Return a place above ``y`` on the picture."""
+    return y + distance if cold_first(data.axes["temperature"]) else y - distance
+
+
+def _light_grid(axes: Axes, grid: Grid) -> None:
+    for x in range(1, len(grid.load)):
+        axes.axvline(x - 0.5, color=PAPER, lw=0.8)
+    for y in range(1, len(grid.temperature)):
+        axes.axhline(y - 0.5, color=PAPER, lw=0.8)
+
+
+def draw_borders(axes: Axes, grid: Grid, phases: list[str], *, colour: str, width: float) -> None:
+    """Draw a line between neighbouring cells of different phases."""
+    names = np.array([*phases, ""])[grid.index]
+    style: dict[str, Any] = {"color": colour, "lw": width, "solid_capstyle": "round"}
+    for y, x in np.argwhere(names[:, 1:] != names[:, :-1]):
+        axes.plot([x + 0.5] * 2, [y - 0.5, y + 0.5], **style)
+    for y, x in np.argwhere(names[1:] != names[:-1]):
+        axes.plot([x - 0.5, x + 0.5], [y + 0.5] * 2, **style)
+
+
+def label_axes(axes: Axes, data: PhaseData, grid: Grid, *, small: bool = False) -> None:
+    """Label both axes with the values of the cells, hot at the top, and set the view."""
+    wide, high = len(grid.load), len(grid.temperature)
+    size = 8 if small else 10
+    step = -(-wide // 14)
+    axes.set_xticks(range(0, wide, step), grid.load[::step], fontsize=size, color=INK)
+    axes.set_yticks(range(high), grid.temperature, fontsize=size, color=INK)
+    axes.tick_params(length=0)
+    axes.set_xlim(-0.5, wide - 0.5)
+    cold = cold_first(data.axes["temperature"])
+    axes.set_ylim(*((-0.5, high - 0.5) if cold else (high - 0.5, -0.5)))
+    axes.spines[:].set_visible(False)
+    axes.set_facecolor("#f2f2f0")
+    if small:
+        return
+    axes.set_xlabel(f"load: {_words(data.axes['load'])}  →", fontsize=11, color=INK)
+    axes.set_ylabel(f"{_words(data.axes['temperature'])}: hotter  →", fontsize=11, color=INK)
+
+
+def _words(field: str) -> str:
+    return field.replace("_", " ") or "cells"
+
+
+def _legend(figure: Figure, data: PhaseData) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    phases = data.phases
+    handles: list[Any] = [
+        Patch(facecolor=style.colour, label=f"{name}   {style.words}  ({phases.count(name)})")
+        for name, style in PHASE_STYLES.items()
+        if name in phases
+    ]
+    if (data.number("boundary") == 1).any():
+        text = "within a standard error of a threshold"
+        handles.append(Line2D([], [], marker="o", color=INK, lw=0, ms=4, label=text))
+    confidence = data.number("confidence")
+    if np.nanmin(np.append(confidence, 1.0)) < 0.95:
+        pale = blend("#808080", PAPER, _PALEST)
+        handles.append(Patch(facecolor=pale, label="paler: less sure over seeds and tests"))
+    figure.legend(
+        handles=handles, loc="outside right center", frameon=False, fontsize=9.5,
+        labelcolor=INK, handlelength=1.3, handleheight=1.3, labelspacing=0.75,
+    )  # fmt: skip
