@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import pickle
@@ -10,12 +11,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from fabricated import make_store
+from fabricated import MemoryStore, make_store
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.dataset import Zoo
-from zoo.dataset.batches import plan_batches
+from zoo.architectures import Layout, Segment
+from zoo.dataset import View, Zoo
+from zoo.dataset.batches import plan_batches, rows_at_once
 from zoo.dataset.normalization import SCOPES, Normalization, fit_normalization
 from zoo.dataset.pairs import _drawn, _every
 from zoo.dataset.structure import by_structure, only_structure
@@ -40,6 +42,18 @@ def test_every_row_comes_once_in_batches_of_one_structure(zoo, shuffle):
     assert all(len(b) == 3 for b in plan_batches(view, 3, shuffle=shuffle, drop_last=True))
     with pytest.raises(QueryError, match="at least 1"):
         plan_batches(view, 0)
+
+
+def test_rows_at_once_fit_into_memory(zoo):
+    view = zoo.query()
+    assert rows_at_once(view) == 1024
+    assert rows_at_once(view, 7) == 7
+    cohort = dataclasses.replace(
+        zoo.plan.cohorts[0], layout=Layout((Segment("w", (10**7,), 0, "kernel"),))
+    )
+    plan = dataclasses.replace(zoo.plan, cohorts=(cohort,))
+    wide = Zoo(MemoryStore(plan, []))
+    assert rows_at_once(View(wide, *[np.empty(0, np.int64)] * 3)) == 3
 
 
 def test_shards_in_a_window_stay_together(zoo):

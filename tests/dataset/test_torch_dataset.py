@@ -108,6 +108,8 @@ def test_an_item_depends_on_seed_epoch_and_position_alone(zoo):
     assert not torch.equal(other[0][0], singles[0])
 
 
+# from Python 3.12 on, a fork beside any thread warns; the workers here only read files
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(zoo, workers):
     data = zoo.query().torch_dataset("tokens", transforms=TRANSFORMS, targets="width", seed=4)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.dataset.batches import rows_at_once
 from zoo.dataset.nearest import Match, nearest_behaviour, nearest_canonical, nearest_weights
 from zoo.dataset.normalization import Normalization
 from zoo.errors import QueryError
@@ -224,8 +225,9 @@ def _initial_kernels(views: Iterable[View]) -> dict[str, frozenset[str]]:
             rows = rows[source.recorded[rows, 0]]
             kernels = [s for s in cohort.layout.segments if s.role == "kernel"]
             units = [slice(s.offset, s.offset + s.size // s.shape[0]) for s in kernels]
-            for start in range(0, len(rows), 256):
-                some = rows[start : start + 256]
+            step = rows_at_once(view, 256)
+            for start in range(0, len(rows), step):
+                some = rows[start : start + step]
                 weights = source.read_weights(some, np.zeros_like(some))
                 for row, values in zip(some.tolist(), weights, strict=True):
                     firsts = [values[unit] for unit in units]

@@ -15,12 +15,13 @@ from zoo.seeds import Stream, permutation
 if TYPE_CHECKING:
     from zoo.dataset.view import View
 
-__all__ = ["iterate", "plan_batches", "shard_numbers", "stacked_rows"]
+__all__ = ["iterate", "plan_batches", "rows_at_once", "shard_numbers", "stacked_rows"]
 
 #: Shards whose rows are shuffled together.
 WINDOW = 64
 #: Epochs and seeds are at most 2³² − 1; drawings of one epoch are numbered below this.
 _DRAWS = 1 << 24
+_AT_ONCE_BYTES = 256 << 20
 
 
 def plan_batches(
@@ -86,6 +87,12 @@ def iterate(
     for positions in plan_batches(view, batch, shuffle=shuffle, seed=seed, epoch=epoch):
         part = view.take(positions)
         yield part, part.stacked_weights()
+
+
+def rows_at_once(view: View, most: int = 1024) -> int:
+    """Return how many rows to hold at a time: at most ``most``, and 256 MB in float64."""
+    params = max((c.params for c in view.zoo.plan.cohorts), default=1)
+    return max(1, min(most, _AT_ONCE_BYTES // (8 * params)))
 
 
 def shard_numbers(view: View) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.architectures.layout import Layout
-from zoo.dataset.batches import plan_batches
+from zoo.dataset.batches import plan_batches, rows_at_once
 from zoo.spec.run import SEED_FIELDS, field_infos
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def layer_statistics(view: View) -> Features:
     """
     columns: dict[str, int] = {}
     found = []
-    for positions in plan_batches(view, 1024):
+    for positions in plan_batches(view, rows_at_once(view)):
         part = view.take(positions)
         layout = view.zoo.plan.cohorts[int(part.cohort_index[0])].layout
         some = row_statistics(part.stacked_weights(), layout)
@@ -104,7 +104,7 @@ def raw_weights(view: View) -> Features:
         offsets[name] = total
         total += int(np.prod(shape))
     values = np.zeros((len(view), total), dtype=np.float32)
-    for positions in plan_batches(view, 1024):
+    for positions in plan_batches(view, rows_at_once(view)):
         part = view.take(positions)
         layout = view.zoo.plan.cohorts[int(part.cohort_index[0])].layout
         columns = [

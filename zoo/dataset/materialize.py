@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MappedCohort", "materialize"]
 
-_BATCH = 512
+_AT_ONCE_BYTES = 128 << 20
 
 
 class MappedCohort:
@@ -162,9 +162,10 @@ def _map(source: CohortSource, pairs: NDArray[np.int64], folder: Path) -> NDArra
     part = array.with_suffix(f".{os.getpid()}.tmp")
     with store_errors("write", array):
         out = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
-        for start in range(0, len(pairs), _BATCH):
-            some = pairs[start : start + _BATCH]
-            out[start : start + _BATCH] = source.read_weights(some[:, 0], some[:, 1])
+        step = max(1, _AT_ONCE_BYTES // (4 * cohort.params))
+        for start in range(0, len(pairs), step):
+            some = pairs[start : start + step]
+            out[start : start + step] = source.read_weights(some[:, 0], some[:, 1])
         out.flush()
         del out
         part.replace(array)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zoo.dataset.batches import rows_at_once
 from zoo.dataset.canonical import canonical_rows
 from zoo.dataset.structure import by_structure
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Match", "nearest_behaviour", "nearest_canonical", "nearest_weights"]
 
-#: Rows of each side that are held in memory and compared at a time.
-_BLOCK = 1024
 _Read = Callable[["View"], NDArray[np.float32]]
 
 
@@ -113,12 +112,13 @@ def _compare(
 ) -> None:
     """Improve ``found`` for the rows at ``right`` by the others at ``left``, block by block."""
     runs_left, runs_right = others["run_id"], rows["run_id"]
-    for i in range(0, len(right), _BLOCK):
-        at = right[i : i + _BLOCK]
+    block = rows_at_once(rows)
+    for i in range(0, len(right), block):
+        at = right[i : i + block]
         b = read(rows.take(at)).astype(np.float64)
         size = np.linalg.norm(b, axis=1)
-        for j in range(0, len(left), _BLOCK):
-            there = left[j : j + _BLOCK]
+        for j in range(0, len(left), block):
+            there = left[j : j + block]
             a = read(others.take(there)).astype(np.float64)
             square = (b**2).sum(1)[:, None] + (a**2).sum(1)[None, :] - 2 * b @ a.T
             square[runs_right[at][:, None] == runs_left[there][None, :]] = np.inf

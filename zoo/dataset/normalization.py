@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.dataset.batches import rows_at_once
 from zoo.errors import QueryError, StoreError
 from zoo.store.files import read_bytes, write_atomic
 
@@ -127,7 +128,9 @@ class Normalization:
         return found
 
 
-def fit_normalization(view: View, scope: str = "tensor", *, batch: int = 1024) -> Normalization:
+def fit_normalization(
+    view: View, scope: str = "tensor", *, batch: int | None = None
+) -> Normalization:
     """Fit mean and deviation on the rows of a view: give it the training part, nothing else.
 
     Deviations are over rows (``parameter``), over rows and the values of a tensor (``tensor``) or
@@ -137,7 +140,7 @@ def fit_normalization(view: View, scope: str = "tensor", *, batch: int = 1024) -
     Args:
         view: training rows; every row must be finite.
         scope: one of :data:`SCOPES`.
-        batch: rows read at a time.
+        batch: rows read at a time; None = as many as fit into 256 MB.
 
     Raises:
         QueryError: an unknown scope, or a view without rows.
@@ -148,7 +151,7 @@ def fit_normalization(view: View, scope: str = "tensor", *, batch: int = 1024) -
     count: dict[Layout, int] = {}
     mean: dict[Layout, NDArray[np.float64]] = {}
     square: dict[Layout, NDArray[np.float64]] = {}
-    for part, weights in view.iter(batch):
+    for part, weights in view.iter(batch or rows_at_once(view)):
         layout = view.zoo.plan.cohorts[int(part.cohort_index[0])].layout
         rows = weights.astype(np.float64)
         n, m = count.get(layout, 0), rows.mean(0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.dataset.batches import plan_batches, rows_at_once
 from zoo.errors import QueryError, StoreCorruptError, StoreError, UnknownNameError, nearest
 from zoo.store.paths import StorePaths
 from zoo.store.records import read_record, write_record
@@ -38,7 +39,7 @@ class Snapshot:
     rows: int
 
 
-def content_hash(view: View, *, batch: int = 512) -> str:
+def content_hash(view: View) -> str:
     """Return the sha256 over each row's run id, step and weights, in the view's order.
 
     A row enters with the sha256 of its own weights, so the order in which rows are read does not
@@ -46,7 +47,8 @@ def content_hash(view: View, *, batch: int = 512) -> str:
     """
     rows = np.zeros((len(view), 32), dtype=np.uint8)
 
-    for positions, weights in _in_order(view, batch):
+    for positions in plan_batches(view, rows_at_once(view)):
+        weights = view.take(positions).stacked_weights()
         for position, row in zip(positions, weights, strict=True):
             digest = hashlib.sha256(np.ascontiguousarray(row, dtype="<f4").tobytes())
             rows[position] = np.frombuffer(digest.digest(), dtype=np.uint8)
@@ -55,13 +57,6 @@ def content_hash(view: View, *, batch: int = 512) -> str:
     for run, step, row in zip(view["run_id"].tolist(), view["step"].tolist(), rows, strict=True):
         total.update(f"{run}:{step}:".encode() + row.tobytes())
     return total.hexdigest()
-
-
-def _in_order(view: View, batch: int) -> Any:
-    from zoo.dataset.batches import plan_batches
-
-    for positions in plan_batches(view, batch):
-        yield positions, view.take(positions).stacked_weights()
 
 
 def take_snapshot(view: View, name: str) -> Snapshot:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.dataset.batches import plan_batches
+from zoo.dataset.batches import plan_batches, rows_at_once
 from zoo.dataset.exports.base import EXPORTS, Export, ExportFormat, plain_columns, refuse_existing
 from zoo.dataset.exports.permutation_spec import permutation_spec
 from zoo.dataset.structure import Structure, by_structure
@@ -72,7 +72,7 @@ def _write_group(
         "weights", (len(view), P), dtype="<f4", chunks=(rows, P), fletcher32=True
     )
     done = 0
-    for positions in plan_batches(view, 256):
+    for positions in plan_batches(view, rows_at_once(view, 256)):
         weights[done : done + len(positions)] = view.take(positions).stacked_weights()
         done += len(positions)
     columns = plain_columns(view)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.architectures.layout import Layout
+from zoo.dataset.batches import rows_at_once
 from zoo.dataset.exports.base import EXPORTS, Export, ExportFormat, plain_columns, refuse_existing
 from zoo.dataset.structure import by_structure
 from zoo.store.files import store_errors
@@ -84,12 +85,12 @@ def write_safetensors(view: View, path: Path, split: Split | None = None) -> Exp
         for row in zip(*(columns[name].tolist() for name in names), strict=True)
     ]
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    size = 0
+    size, step = 0, rows_at_once(view, 256)
     with store_errors("write", path):
         (part / "models").mkdir(parents=True)
         for structure, at in by_structure(view).items():
-            for start in range(0, len(at), 256):
-                some = at[start : start + 256]
+            for start in range(0, len(at), step):
+                some = at[start : start + step]
                 for place, row in zip(some, view.take(some).stacked_weights(), strict=True):
                     facts = {n: str(v) for n, v in zip(names, table[place], strict=True) if v != ""}
                     data = safetensors_bytes(row, structure.layout, facts)

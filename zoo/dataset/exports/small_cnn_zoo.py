@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.architectures.layout import Layout, Segment
+from zoo.dataset.batches import rows_at_once
 from zoo.dataset.exports.base import EXPORTS, Export, ExportFormat, refuse_existing
 from zoo.dataset.structure import Structure, by_structure
 from zoo.dataset.tokens import layers_of
@@ -107,9 +108,10 @@ def write_small_cnn_zoo(view: View, path: Path, split: Split | None = None) -> E
         out = np.lib.format.open_memmap(
             part / "weights.npy", mode="w+", dtype=np.float32, shape=shape
         )
-        for start in range(0, len(view), 512):
-            rows = view[start : start + 512].stacked_weights()
-            out[start : start + 512] = rows[:, columns]
+        step = rows_at_once(view, 512)
+        for start in range(0, len(view), step):
+            rows = view[start : start + step].stacked_weights()
+            out[start : start + step] = rows[:, columns]
         out.flush()
         del out
         (part / "metrics.csv.gz").write_bytes(_metrics(view))
