@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from zoo.architectures.fused import fused_ops
 from zoo.architectures.layout import BUFFER, Layout, Segment
 from zoo.architectures.op import Mode, Op, Params
+from zoo.kernels.language import on_device
 
 __all__ = ["Network", "row_to_state_dict", "state_dict_to_row"]
 
@@ -34,6 +36,7 @@ class Network:
         self.example_shape = example_shape
         self.flatten = flatten
         self.layout = _layout(self.ops)
+        self._fused = fused_ops(self.ops)
 
     # -- the stacked network --------------------------------------------------------------
 
@@ -51,10 +54,14 @@ class Network:
     def forward(self, p: Params, x: Tensor, mode: Mode) -> tuple[Tensor, list[Any]]:
         """Return float32 logits ``[G, B, C]`` of x ``[G, B, T, C_in]``, and the saved values."""
         saved = []
-        for op in self.ops:
+        for op in self._running(x):
             x, kept = op.forward(p, x, mode)
             saved.append(kept)
         return x.squeeze(2).float(), saved
+
+    def _running(self, like: Tensor) -> tuple[Op, ...]:
+        """Return the ops that forward and backward go through on the device of ``like``."""
+        return self._fused if on_device(like) else self.ops
 
     def backward(
         self, p: Params, saved: list[Any], dlogits: Tensor, mode: Mode
@@ -62,11 +69,12 @@ class Network:
         """Return the gradient of every trained tensor, given that of the logits ``[G, B, C]``."""
         grads: dict[str, Tensor] = {}
         d: Tensor | None = dlogits.unsqueeze(2)
-        first = next(i for i, op in enumerate(self.ops) if op.params())
-        for index in range(len(self.ops) - 1, first - 1, -1):
+        ops = self._running(dlogits)
+        first = next(i for i, op in enumerate(ops) if op.params())
+        for index in range(len(ops) - 1, first - 1, -1):
             if d is None:
                 break
-            op = self.ops[index]
+            op = ops[index]
             d, own = op.backward(p, saved[index], d, mode, need_dx=index > first)
             grads.update(own)
         return grads

@@ -103,7 +103,7 @@ def batch_norm(
     new = (torch.empty_like(before[0]), torch.empty_like(before[1]))
     launch(
         _forward_kernel, grid, x, weight, bias, *before, momentum, valid, y, *saved, *new,
-        EPS=eps, **flags,
+        EPS=eps, warps=8, **flags,
     )  # fmt: skip
     return y, new, saved
 
@@ -136,7 +136,7 @@ def batch_norm_backward(
     grid, flags = _tiles(x, virtual, activation, valid)
     dx = torch.empty(x.shape, device=x.device)
     dw, db = (torch.empty(weight.shape, device=x.device) for _ in range(2))
-    launch(_backward_kernel, grid, x, dy, weight, bias, valid, *saved, dx, dw, db, **flags)
+    launch(_backward_kernel, grid, x, dy, weight, bias, valid, *saved, dx, dw, db, warps=8, **flags)
     return dx, dw, db
 
 
@@ -144,7 +144,7 @@ def _tiles(
     x: Tensor, virtual: int, activation: str, valid: Tensor | None
 ) -> tuple[tuple[int, int], dict[str, Any]]:
     G, B, T, C = x.shape
-    wide = power_of_two(C, most=16)
+    wide = power_of_two(C, most=8)  # 32 bytes: one sector of memory a row
     flags = {
         "B": B, "T": T, "C": C, "V": virtual, "BATCHES": B // virtual, "ACT": activation,
         "VALID": valid is not None, "BR": power_of_two(virtual * T, most=1024 // wide), "BC": wide,
@@ -217,7 +217,7 @@ def _forward_kernel(
             away = tl.load(x + at, counts, 0.0).to(tl.float32) - middle[None, :]
             total += tl.where(counts, away * away, 0.0)
         var = tl.sum(total, 0) / n
-        scale = tl.div_rn(tl.full([BC], 1.0, tl.float32), tl.sqrt_rn(var + EPS))
+        scale = tl.rsqrt(var + EPS)
         place = (model * BATCHES + batch) * C + c
         tl.store(mean + place, middle, on)
         tl.store(rstd + place, scale, on)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from zoo.architectures.norms.base import standardize, standardize_backward
 from zoo.architectures.weights.base import WEIGHT_TRANSFORMS, WeightTransform
+from zoo.kernels.language import on_device
+from zoo.kernels.norm import Affine, NormSpec, norm, norm_backward
 
 __all__ = ["EPS", "Standardized"]
 
@@ -29,11 +31,20 @@ class Standardized(WeightTransform):
 
     def forward(self, w: Tensor) -> tuple[Tensor, Any]:
         """Return the standardised filters."""
+        if on_device(w):
+            rows = w.flatten(2).unsqueeze(2)
+            found, statistics = norm(rows, Affine(), NormSpec(eps=EPS))
+            return found.view(w.shape), (rows, statistics)
         xhat, rstd, _, _ = standardize(w.flatten(2), _DIMS, EPS)
         return xhat.view(w.shape), (xhat, rstd)
 
     def backward(self, dw: Tensor, saved: Any) -> Tensor:
         """Return rstd · (dŵ − mean(dŵ) − ŵ · mean(dŵ · ŵ))."""
+        if on_device(dw):
+            rows, statistics = saved
+            d = dw.reshape(rows.shape)
+            found, _ = norm_backward(rows, Affine(), NormSpec(eps=EPS), statistics, d)
+            return found.view(dw.shape)
         xhat, rstd = saved
         d = standardize_backward(dw.float().flatten(2), xhat, rstd, _DIMS)
         return d.view(dw.shape)
