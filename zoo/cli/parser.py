@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zoo import __version__
-from zoo.cli import bench, clustering, dataset, diets, doctoring, faults, labelling, landscape
+from zoo.cli import bench, clustering, dataset, diets, doctoring, faults, labelling, landscape, page
 
 __all__ = ["build_parser"]
 
@@ -245,6 +245,7 @@ def _add_summaries(verbs: Any) -> None:
     )
     report.add_argument("--where", metavar="PREDICATE", help="only these checkpoints")
     report.add_argument("--plot", metavar="FILE", help="also draw a picture (.png, .pdf, .svg)")
+    page.add_arguments(report)
     _json(report)
 
     plot = _verb(verbs, "plot", "zoo.cli.reading:plot", "draw the accuracy picture of a store")

@@ -7,6 +7,7 @@ import csv
 import sys
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.page import write_page
 from zoo.cli.show import plural, print_json
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ def report(args: argparse.Namespace) -> int:
         print(format_table(table))
     if args.plot:
         _draw(opened, args.plot, value=args.value, quiet=args.json)
+    if args.html:
+        write_page(opened, args)
     return 0
 
 

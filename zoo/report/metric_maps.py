@@ -81,8 +81,8 @@ def metric_figure(data: PhaseData, grid: Grid) -> Figure | None:
         _draw(figure, axes, data, grid, metric)
     for axes in places[len(shown) :]:
         axes.set_visible(False)
-    title = grid.title or "What the phases rest on"
-    figure.suptitle(title, fontsize=13, color=INK, x=0.01, ha="left", weight="bold")
+    if grid.title:
+        figure.suptitle(grid.title, fontsize=13, color=INK, x=0.01, ha="left", weight="bold")
     return figure
 
 
@@ -126,6 +126,9 @@ def _draw(figure: Figure, axes: Axes, data: PhaseData, grid: Grid, metric: Metri
     draw_borders(axes, grid, data.phases, colour=INK, width=1.1)
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02)
     bar.ax.tick_params(labelsize=7, length=2)
+    if metric.scale != "linear":
+        bar.ax.yaxis.set_major_formatter("{x:g}")
+        bar.ax.yaxis.set_minor_formatter("")
     bar.outline.set_visible(False)
 
 

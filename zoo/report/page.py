@@ -159,7 +159,10 @@ def _pictures(
 
 
 _METRICS_TITLE = "What the phases rest on"
-_PHASES = "Each square is one cell, all its seeds together; dark lines part the phases."
+_PHASES = (
+    "Each square is one cell, all its seeds together; dark lines part the phases. Below: medians"
+    " over the cells of a phase."
+)
 _METRICS = (
     "Means over the seeds of a cell (or over their pairs), with the borders of the phases. Hatched:"
     " no value, for example since the models collapsed."

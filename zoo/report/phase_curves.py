@@ -50,8 +50,10 @@ def curves_figure(zoo: Zoo, data: PhaseData) -> Figure:
             _draw_curve(axes, zoo, phase_of, phase, metric)
         axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter("{x:g}")
         if log:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("epoch", color=INK)
         axes.set_title(title, fontsize=10.5, color=INK, loc="left")
         _plain_axes(axes)
