@@ -180,6 +180,7 @@ def _submit(args: argparse.Namespace, profile: ClusterProfile, more: dict[str, A
     }  # fmt: skip
     if dry:
         return _show(args, prepare(args.sweep, args.out, profile, **options))
+    _check_source(args)  # before there is a folder for the jobs
     store = Path(args.out or args.sweep)
     with one_at_a_time(store):
         ready = prepare(args.sweep, args.out, profile, **options)
@@ -188,6 +189,18 @@ def _submit(args: argparse.Namespace, profile: ClusterProfile, more: dict[str, A
         done = _hand_in(args, ready)
     _print_submitted(args, ready, done)
     return 0
+
+
+def _check_source(args: argparse.Namespace) -> None:
+    from zoo.spec import load_sweep
+    from zoo.store import is_store
+
+    if is_store(args.sweep):
+        return
+    load_sweep(args.sweep)
+    if args.out is None:
+        problem = Problem("out", None, "is missing", "the path of a store", "give --out PATH.zarr")
+        raise SpecError([problem], "submit")
 
 
 def _check_stages(texts: list[str]) -> None:

@@ -72,6 +72,7 @@ class _Worker(Generic[T]):
     task: T | None = None
     seat: int = 0
     saving: bool = False
+    owns: bool = False
     buffer: bytes = b""
 
     def send(self, message: Mapping[str, Any]) -> None:
@@ -118,7 +119,7 @@ class Pool(Generic[T]):
         order: what a worker is told besides; of a stage its name and settings.
         seats: environment of the n-th worker, such as the one GPU that it sees.
         save_signal: a signal on which every worker saves what it has, and then all end.
-        on_start: called with each task that a worker gets.
+        on_start: called with each task that a worker has become the owner of.
         paths: user paths of data sets.
         on_change: called after each event and about every ``_TICK_S`` seconds.
         on_failure: called with each task that is given up.
@@ -200,7 +201,7 @@ class Pool(Generic[T]):
                 worker.task = self.schedule.next(time.monotonic())
                 if worker.task is None:
                     return
-                self.on_start(worker.task)
+                worker.owns = False
                 worker.send(_order(worker.task))
         wanted = min(self.workers, self.schedule.waiting + self._occupied())
         while len(self._alive) < wanted:
@@ -247,6 +248,9 @@ class Pool(Generic[T]):
         assert task is not None
         if kind == "commit":
             self.schedule.progress(task, event["committed"])
+            if not worker.owns:
+                worker.owns = True
+                self.on_start(task)
             return
         if kind == "saved":
             worker.saving = False
