@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Generic, TypeVar
 
 from zoo.errors import UnknownNameError, nearest
@@ -71,8 +72,13 @@ class Registry(Generic[T]):
         return tuple(self._entries)
 
 
-def vocabulary(field: str) -> Registry[object] | None:
-    """Return the registry whose names are the allowed values of a run-spec field, or None."""
+@cache
+def _load_rooms() -> None:
     for room in _ROOMS:
         importlib.import_module(room)
+
+
+def vocabulary(field: str) -> Registry[object] | None:
+    """Return the registry whose names are the allowed values of a run-spec field, or None."""
+    _load_rooms()
     return _VOCABULARIES.get(field)

@@ -19,11 +19,21 @@ from zoo.architectures.linear import Linear
 from zoo.architectures.op import Mode, Op, Params
 from zoo.kernels.ghost_norm import linear_square_norms, sequence_square_norms
 
-__all__ = ["gradient_norms", "last_features"]
+__all__ = ["chunk_size", "gradient_norms", "last_features"]
+
+#: Values of all patches of a model and chunk that stay in a core's cache, roughly.
+_CACHE_VALUES = 1 << 18
 
 
 def _mode() -> Mode:
     return Mode(training=False, conv="grouped")
+
+
+def chunk_size(network: Network, most: int) -> int:
+    """Return how many examples :func:`gradient_norms` had best be given at once."""
+    convs = [op for op in network.ops if isinstance(op, Conv)]
+    patches = sum(op.out_shape().positions * op.fan_in for op in convs)
+    return most if not patches else min(most, max(8, _CACHE_VALUES // patches))
 
 
 def last_features(network: Network, params: Params, x: Tensor) -> Tensor:
@@ -51,7 +61,7 @@ def gradient_norms(network: Network, params: Params, x: Tensor, labels: Tensor) 
     h = x
     for op in network.ops:
         entered.append(h)
-        h, kept = op.forward(params, h, mode)
+        h, kept = _forward(op, params, h, mode)
         saved.append(kept)
     logits = h.squeeze(2).float()
     d = torch.softmax(logits, -1) - F.one_hot(labels, logits.shape[-1])
@@ -63,34 +73,39 @@ def gradient_norms(network: Network, params: Params, x: Tensor, labels: Tensor) 
             break
         op = network.ops[index]
         if op.params():
-            total = total + _squared(op, params, entered[index], flow, mode)
-        flow = _input_gradient(op, params, saved[index], flow, mode, need_dx=index > first)
+            total = total + _squared(op, params, entered[index], saved[index], flow, mode)
+        saved_here, saved[index] = saved[index], None
+        flow = _input_gradient(op, params, saved_here, flow, mode) if index > first else None
     return total.sqrt()
 
 
-def _input_gradient(
-    op: Op, params: Params, saved: Any, d: Tensor, mode: Mode, *, need_dx: bool
-) -> Tensor | None:
-    if not need_dx:
-        return None
-    if type(op) is Linear and _plain(op):
-        rows = torch.bmm(d.flatten(2), params[op.key("weight")])
-        return rows.unsqueeze(2)
+def _forward(op: Op, params: Params, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
+    """Return the output, and what is kept: of a convolution its patches, for all three uses."""
+    if type(op) is not Conv:
+        return op.forward(params, x, mode)
+    patches = op._patches(x)
+    matrix = op._matrix(params[op.key("weight")])
+    y = torch.baddbmm(params[op.key("bias")].unsqueeze(1), patches, matrix.mT)
+    return y.view(*x.shape[:2], -1, op.outputs), (patches, matrix)
+
+
+def _input_gradient(op: Op, params: Params, saved: Any, d: Tensor, mode: Mode) -> Tensor | None:
+    """Return the gradient of the op's input, and no other, where that is less."""
+    if type(op) is Linear:
+        return torch.bmm(d.flatten(2), params[op.key("weight")]).unsqueeze(2)
+    if type(op) is Conv:
+        _, matrix = saved
+        return op._unpatch(torch.bmm(d.reshape(d.shape[0], -1, op.outputs), matrix), d.shape[1])
     dx, _ = op.backward(params, saved, d, mode, need_dx=True)
     return dx
 
 
-def _plain(op: Op) -> bool:
-    """Whether the op applies its weight as it is stored."""
-    return getattr(op, "transform_name", "none") == "none"
-
-
-def _squared(op: Op, params: Params, x: Tensor, d: Tensor, mode: Mode) -> Tensor:
+def _squared(op: Op, params: Params, x: Tensor, saved: Any, d: Tensor, mode: Mode) -> Tensor:
     """Return the squared norm of each example's gradient of one op's parameters, ``[G, B]``."""
-    if type(op) is Linear and _plain(op):
+    if type(op) is Linear:
         return linear_square_norms(x.flatten(2), d.flatten(2))
-    if type(op) is Conv and _plain(op):
-        patches = op._patches(x)
+    if type(op) is Conv:
+        patches, _ = saved
         return sequence_square_norms(patches.view(*x.shape[:2], -1, patches.shape[-1]), d)
     return _folded(op, params, x, d, mode)
 

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures import Network
-from zoo.architectures.linear import Linear
 from zoo.architectures.op import Mode
 from zoo.data import load
 from zoo.diets.demand import BLOCK, ScoringJob
-from zoo.diets.gradients import last_features
+from zoo.diets.gradients import chunk_size, gradient_norms, last_features
 from zoo.diets.keep import kept_examples
 from zoo.diets.scores import SCORES, Outputs, Trajectory
 from zoo.diets.scores.margin import label_margin
@@ -33,9 +32,6 @@ __all__ = ["FIRST_SEED", "score_block", "score_models"]
 #: Seed of the first scoring model: far from the seeds of the runs, so that no run shares its
 #: initialisation or its data order with a model that scored for it.
 FIRST_SEED = 2**31
-
-#: Examples of a chunk where per-position gradients are held (conv layers).
-_SMALL_CHUNK = 64
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -58,13 +54,11 @@ def score_models(
     """
     wanted = tuple(names)
     whole = [n for n in wanted if n != "grand" and not _is_features(n)]
-    linear = all(isinstance(op, Linear) for op in network.ops if op.params())
     out: dict[str, Tensor] = {}
     if whole:
         out |= _in_chunks(network, slab, x, labels, whole, CHUNK)
     if "grand" in wanted:
-        size = CHUNK if linear else _SMALL_CHUNK
-        out |= _in_chunks(network, slab, x, labels, ["grand"], size)
+        out["grand"] = _gradient_norms(network, slab, x, labels)
     for name in filter(_is_features, wanted):
         out[name] = _from_features(network, slab, x, labels, name)
     return out
@@ -88,6 +82,17 @@ def _in_chunks(
         for name in names:
             parts[name].append(_one(name, outputs))
     return {name: torch.cat(found, 1) for name, found in parts.items()}
+
+
+def _gradient_norms(network: Network, slab: Tensor, x: Tensor, labels: Tensor) -> Tensor:
+    """Return GraNd ``[G, N]``; its own pass, whose forward half keeps what the norms need."""
+    params, size = network.views(slab), chunk_size(network, CHUNK)
+    parts = []
+    for start in range(0, x.shape[0], size):
+        xs = x[start : start + size]
+        ys = labels[..., start : start + size]
+        parts.append(gradient_norms(network, params, xs.expand(slab.shape[0], *xs.shape), ys))
+    return torch.cat(parts, 1)
 
 
 def _one(name: str, outputs: Outputs) -> Tensor:
@@ -151,13 +156,14 @@ def score_block(job: ScoringJob, block: int, *, paths: Mapping[str, str]) -> Arr
     labels = trainer.groups[0].inputs.labels[0]
     with torch.no_grad():
         for checkpoint in trainer.run():
-            slab = torch.from_numpy(checkpoint.weights)
+            slab = _padded(torch.from_numpy(checkpoint.weights))
             epoch = at.get(checkpoint.index)
             whole = _is_whole(cohort, checkpoint.index)
             asked = [*(names if epoch is not None else ()), *follow]
-            said = score_models(
+            whole_block = score_models(
                 trainer.recipe.network, slab, trainer.data.train_eval, labels, asked
             )
+            said = {name: values[: cohort.models] for name, values in whole_block.items()}
             if whole:
                 for name in follow:
                     walked[name].append(said[name])
@@ -174,6 +180,11 @@ def score_block(job: ScoringJob, block: int, *, paths: Mapping[str, str]) -> Arr
             member[row, kept[run_id]] = True
         out["member"] = member
     return out
+
+
+def _padded(slab: Tensor) -> Tensor:
+    """Return a slab of a whole block, so that a model's bits do not hang on how many there are."""
+    return torch.cat([slab, slab[-1:].expand(BLOCK - len(slab), -1)])
 
 
 def _no_scores(run: object) -> NDArray[np.float64]:
