@@ -72,7 +72,7 @@ def wait_for(condition, seconds: float = 90.0, what: str = "it"):
         time.sleep(0.2)
 
 
-def wait_until_done(store: Path, seconds: float = 120.0) -> dict:
+def wait_until_done(store: Path, seconds: float = 300.0) -> dict:
     def ended():
         status = ask("status", store, code=None)
         live = [e for e in status["cluster"]["elements"] if e["live"]]

@@ -26,7 +26,7 @@ from zoo.launch.local import run
 from zoo.launch.submissions import record_folder
 from zoo.store import content_hash, verify_store
 
-pytestmark = pytest.mark.usefixtures("bare_cluster")
+pytestmark = [pytest.mark.usefixtures("bare_cluster"), pytest.mark.timeout(900)]
 
 
 def test_more_elements_than_an_array_may_have_and_no_sacct(tmp_path):

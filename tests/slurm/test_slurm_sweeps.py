@@ -28,21 +28,24 @@ from zoo.store import StoreReader, content_hash, verify_store
 from zoo.store.commits import read_seal
 from zoo.store.paths import StorePaths
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(900)]
 
 REPO = Path(__file__).parents[2]
 
 
 def test_quickstart_through_gpu_arrays_has_the_bits_of_a_local_run(tmp_path):
-    sweep = REPO / "sweeps" / "quickstart.toml"
-    profile = profile_file(tmp_path, gpus=2, cpus=2, workers=2, parallelism=2, target_minutes=0.1)
+    # every one of its 432 models, for 4 epochs of 20; `make demo-slurm` has them all
+    text = (REPO / "sweeps" / "quickstart.toml").read_text()
+    sweep = tmp_path / "quickstart.toml"
+    sweep.write_text(text.replace("epochs = 20", "epochs = 4"))
+    profile = profile_file(tmp_path, gpus=2, cpus=2, workers=2, parallelism=2, target_minutes=0.03)
     local, store = tmp_path / "local.zarr", tmp_path / "slurm.zarr"
     made = ask("submit", sweep, "--out", store, "--cluster", profile, "--then", "verify --hash")
     assert made["models"] == 432
     (job,), (last,) = (one["jobs"] for one in made["submitted"])
     assert f"Dependency=afterany:{job}" in slurm("scontrol", "show", "job", last)
     assert "gres/gpu=2" in slurm("scontrol", "show", "job", job)
-    status = wait_until_done(store, 300)
+    status = wait_until_done(store, 600)
     assert status["complete"], status["counts"]
     assert len(status["cluster"]["elements"]) > 2, "no array"
     assert {e["state"] for e in status["cluster"]["elements"]} == {"COMPLETED"}
