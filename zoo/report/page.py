@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import numpy as np
 from zoo.dataset import Zoo
 from zoo.errors import MissingDataError, StoreError
 from zoo.phases import PHASES, UNDETERMINED
+from zoo.phases.thresholds import PUBLISHED
 from zoo.report.colours import PHASE_STYLES, ink_on
 from zoo.report.metric_maps import metric_figure
 from zoo.report.page_style import STYLE
@@ -194,7 +195,7 @@ def page_of(zoo: Zoo, data: PhaseData, pictures: list[Picture], notes: list[str]
         )
         if picture.name == "phases":
             body.append(_key(data))
-    body += [_thresholds(data.facts), _cells(data)]
+    body += [_thresholds(data), _cells(data)]
     body += [f'<p class="note">{_text(note)}</p>' for note in notes]
     title = _text(f"{zoo.name}: phases")
     return (
@@ -271,7 +272,8 @@ def _number(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else _text(value)
 
 
-def _thresholds(facts: Mapping[str, Any]) -> str:
+def _thresholds(data: PhaseData) -> str:
+    facts = data.facts
     limits: dict[str, Any] = facts["thresholds"]
     sources = limits["sources"]
     rows = []
@@ -280,8 +282,8 @@ def _thresholds(facts: Mapping[str, Any]) -> str:
             continue
         shown = ", ".join(value) if isinstance(value, list) else _number(value)
         if name == "cka" and value is None:
-            shown = "from the data"
-        if value is not None or name == "cka":
+            rows += _cuts(data)
+        elif value is not None:
             rows.append(
                 f"<tr><td>{_text(name)}</td><td>{shown}</td>"
                 f"<td>{_text(sources.get(name, ''))}</td></tr>"
@@ -290,9 +292,20 @@ def _thresholds(facts: Mapping[str, Any]) -> str:
         "<h2>Thresholds</h2><p>Unfinished cells are I below <i>optimised</i> and II from it on;"
         " finished ones are III below minus <i>connected</i>, IV-B above <i>cka</i>, IV-A"
         f" otherwise. Setting: {_text(limits['setting'])}. Confidence from"
-        f" {_text(facts['confidence-from'])}.</p><table><thead><tr><th>threshold</th><th>value</th>"
+        f" {_text(facts['confidence-from'])}. Published grid: {_text(PUBLISHED)}.</p>"
+        "<table><thead><tr><th>threshold</th><th>value</th>"
         f"<th>where it comes from</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
+
+
+def _cuts(data: PhaseData) -> list[str]:
+    """Return a line for each cut that was found from the data."""
+    sources = data.columns["cka_cut_source"].tolist()
+    found = dict(zip(sources, data.number("cka_cut").tolist(), strict=True))
+    return [
+        f"<tr><td>cka</td><td>{cut:.4g}</td><td>{_text(source)}</td></tr>"
+        for source, cut in found.items()
+    ]
 
 
 def _cells(data: PhaseData) -> str:
