@@ -27,19 +27,19 @@ Take = Callable[[State, Inputs, Tensor, Tensor, Tensor, Tensor], None]
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Recording:
     """A captured step of one group.
 
     Args:
-        replay: runs it.
-        places: addresses of the state that it reads and writes.
         arguments: the tensors that stand for ids, table, live and number.
+        places: addresses of the state that it reads and writes.
+        replay: runs it; None until the second step.
     """
 
-    replay: Callable[[], None]
-    places: tuple[int, ...]
     arguments: tuple[Tensor, ...]
+    places: tuple[int, ...] = ()
+    replay: Callable[[], None] | None = None
 
 
 def graphed(take: Take, *, capture: Capture | None = None) -> Take:
@@ -49,34 +49,32 @@ def graphed(take: Take, *, capture: Capture | None = None) -> Take:
         take: one step, without a wait for the device. What it makes of ``active`` and
             ``diverged`` may be new tensors: they are copied back, since a recording works at fixed
             addresses.
-        capture: what records; a CUDA graph unless given.
+        capture: what records; CUDA graphs that share their memory unless given.
 
     Returns:
         The same step. A group whose state has moved, or whose batch has another shape, is recorded
         anew.
     """
-    capture = capture or _cuda_graph
+    run_captured = capture or _cuda_graphs()
     recordings: dict[Inputs, _Recording] = {}
-    warm: set[Inputs] = set()
-
-    def record(state: State, inputs: Inputs, arguments: tuple[Tensor, ...]) -> _Recording:
-        own = tuple(a.clone() for a in arguments)
-        replay = capture(lambda: _in_place(take, state, inputs, own))
-        return _Recording(replay, _places(state), own)
 
     def step(
         state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor
     ) -> None:
-        arguments = (ids, table, live, number)
-        if inputs not in warm:  # compiles kernels and settles libraries, which a capture may not
-            warm.add(inputs)
-            _in_place(take, state, inputs, arguments)
-            return
+        given = (ids, table, live, number)
         known = recordings.get(inputs)
-        if known is None or not _fits(known, state, arguments):
-            known = recordings[inputs] = record(state, inputs, arguments)
-        for own, given in zip(known.arguments, arguments, strict=True):
-            own.copy_(given)
+        if known is None or [a.shape for a in known.arguments] != [a.shape for a in given]:
+            known = recordings[inputs] = _Recording(tuple(a.clone() for a in given))
+            # As it is, but on the recording's own arguments: every kernel is compiled for what the
+            # capture will launch, since within one nothing can be loaded.
+            _in_place(take, state, inputs, known.arguments)
+            return
+        arguments = known.arguments
+        for own, value in zip(arguments, given, strict=True):
+            own.copy_(value)
+        if known.replay is None or known.places != _places(state):
+            known.places = _places(state)
+            known.replay = run_captured(lambda: _in_place(take, state, inputs, arguments))
         known.replay()
 
     return step
@@ -88,11 +86,6 @@ def _tensors(state: State) -> tuple[Tensor, ...]:
 
 def _places(state: State) -> tuple[int, ...]:
     return tuple(t.data_ptr() for t in _tensors(state))
-
-
-def _fits(known: _Recording, state: State, arguments: tuple[Tensor, ...]) -> bool:
-    shapes = [a.shape for a in arguments]
-    return known.places == _places(state) and [a.shape for a in known.arguments] == shapes
 
 
 def _in_place(take: Take, state: State, inputs: Inputs, arguments: tuple[Tensor, ...]) -> None:
@@ -107,9 +100,20 @@ def _in_place(take: Take, state: State, inputs: Inputs, arguments: tuple[Tensor,
     state.moments, state.memory = moments, memory
 
 
-def _cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
-    graph: Any = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    replay: Callable[[], None] = graph.replay
-    return replay
+def _cuda_graphs() -> Capture:
+    """Return what captures CUDA graphs out of one pool of memory.
+
+    Nothing that a replay leaves in the pool is read afterwards, so that the graphs can share it.
+    """
+    pool: list[Any] = []
+
+    def capture(function: Callable[[], None]) -> Callable[[], None]:
+        if not pool:
+            pool.append(torch.cuda.graph_pool_handle())
+        graph: Any = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool[0]):
+            function()
+        replay: Callable[[], None] = graph.replay
+        return replay
+
+    return capture
