@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from zoo.architectures import build
 from zoo.architectures.conv import Conv
 from zoo.architectures.op import Mode, Shape
+from zoo.kernels.batch_norm import batch_norm, batch_norm_torch
 from zoo.kernels.conv_forms import FORMS, TABLE
 from zoo.kernels.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_torch
 from zoo.kernels.dropout import dropout, dropout_torch
@@ -161,11 +162,16 @@ def entropy_case(M: int, B: int, C: int, device: str, *, form: str = "online") -
 
 
 def liger_loss(z: Tensor, labels: Tensor) -> Callable[[], object]:
-    from liger_kernel.ops.cross_entropy import cross_entropy_forward
+    from liger_kernel.transformers.functional import liger_cross_entropy
 
-    # It writes the gradient over its input: one that it may spoil.
-    flat, target = z.flatten(0, 1).clone(), labels.flatten()
-    return lambda: cross_entropy_forward(flat, target, None, -100, 0.0, 0.0, "mean", None, False)
+    # Its forward pass writes the gradient over the logits: a copy that it may spoil.
+    flat, target = z.flatten(0, 1).clone().requires_grad_(), labels.flatten()
+
+    def call() -> object:
+        with torch.enable_grad():
+            return liger_cross_entropy(flat, target)
+
+    return call
 
 
 # -- norms, gather, dropout, ghost norms --------------------------------------------------
@@ -192,6 +198,18 @@ def norm_cases(kind: str, groups: int, shape: tuple[int, ...], device: str) -> l
     return [forward, Case(f"{title} backward", 3 * nbytes(x),
                           lambda: norm_backward(x, affine, spec, saved, dy),
                           {"torch, dx alone": backward})]  # fmt: skip
+
+
+def batch_norm_case(shape: tuple[int, ...], device: str, *, virtual: int) -> Case:
+    x = torch.randn(shape, device=device)
+    weight, bias, mean, var = (torch.rand(shape[0], shape[3], device=device) for _ in range(4))
+    given = (x, weight, bias, (mean, var), torch.full((shape[0],), 0.1, device=device))
+    more = {"virtual": virtual, "activation": "relu"}
+    title = f"{'ghost ' if virtual < shape[1] else ''}batch norm + relu {list(shape)}"
+    return Case(
+        title, 2 * nbytes(x), lambda: batch_norm(*given, **more),
+        both(lambda: batch_norm_torch(*given, **more), device),
+    )  # fmt: skip
 
 
 def gather_case(M: int, B: int, device: str, *, name: str) -> Case:
@@ -240,10 +258,13 @@ def cases(device: str) -> list[Callable[[], list[Case]]]:
     for shape in [(2, 3, 5)] if small else [(256, 128, 10), (64, 512, 1000), (8, 512, 32000)]:
         forms = ("online", "two_pass") if shape[2] > 2048 else ("online",)
         found += [lambda s=shape, f=f: [entropy_case(*s, device, form=f)] for f in forms]
-    maps = (2, 3, 4, 8) if small else (64, 128, 64, 64)
+    maps = (2, 4, 4, 8) if small else (64, 128, 64, 64)
     rows = (2, 3, 1, 8) if small else (256, 128, 1, 512)
     for kind, groups, shape in (("layer", 1, rows), ("rms", 1, rows), ("layer", 4, maps)):
         found.append(lambda k=kind, g=groups, s=shape: norm_cases(k, g, s, device))
+    found += [
+        lambda v=v: [batch_norm_case(maps, device, virtual=v)] for v in (maps[1], maps[1] // 2)
+    ]
     M, B = (2, 3) if small else (64, 128)
     found += [lambda n=name: [gather_case(M, B, device, name=n)] for name in ("none", "shift")]
     found.append(lambda: [dropout_case(M, B, 16 if small else 4096, device)])
