@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from zoo.registry import vocabulary
 from zoo.seeds import Stream, torch_uniform, torch_uniform_at, uniform
 from zoo.spec.record import RecordSpec
 from zoo.spec.run import RunSpec
@@ -17,7 +18,7 @@ from zoo.train.plan import Task
 from zoo.train.planner import plan
 from zoo.train.trainer import TaskTrainer
 
-METHODS = [name for name in DYNAMICS if name != "none"]
+METHODS = [name for name in vocabulary("dynamic") if name != "none"]
 G, B, N = 3, 16, 64
 
 
@@ -223,3 +224,30 @@ def test_the_dynamic_diet_splits_cohorts_and_leaves_other_ids_alone():
     keys = [cohort_key(runs_of(m, 1)[0], dataset, record) for m in ("none", *METHODS)]
     assert "dynamic" not in keys[0]
     assert len({str(key) for key in keys}) == 1 + len(METHODS)
+
+
+def test_a_store_goes_on_with_what_infobatch_remembers(tmp_path, monkeypatch):
+    from zoo.launch.local import run
+    from zoo.spec import Sweep
+    from zoo.store import TaskWriter, content_hash
+
+    base = {"data": "digits", "width": 8, "epochs": 6, "dynamic": "infobatch", "lr": 0.05}
+    sweep = Sweep.from_dict(
+        {"name": "i", "base": base, "grid": {"seed": [0, 1, 2]}, "record": {"epochs": [1, 3, 5]}}
+    )
+    assert run(sweep, tmp_path / "a.zarr", workers=0).complete
+    real, commits = TaskWriter.commit, []
+
+    def dying(self, checkpoint):
+        if len(commits) == 3:
+            raise KeyboardInterrupt
+        commits.append(checkpoint.index)
+        return real(self, checkpoint)
+
+    monkeypatch.setattr(TaskWriter, "commit", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(sweep, tmp_path / "b.zarr", workers=0)
+    monkeypatch.undo()
+    assert run(sweep, tmp_path / "b.zarr", workers=0).complete
+    assert commits == [0, 1, 2]
+    assert content_hash(tmp_path / "a.zarr") == content_hash(tmp_path / "b.zarr")
