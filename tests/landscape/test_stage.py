@@ -293,6 +293,19 @@ def test_which_checkpoints(template):
     assert from_ends(plan, "log") == (0, 1, 2)
 
 
+def test_a_model_on_a_diet_is_measured_on_what_it_ate(tmp_path):
+    """The probe is the kept examples, all of them: its loss is the recorded training loss."""
+    path = tmp_path / "z.zarr"
+    base = {"data": "digits", "width": 4, "momentum": 0.9, "lr": 0.05, "steps": 30}
+    grid = {"keep": [0.3, 0.5], "seed": [0, 1]}
+    tables = {"name": "diet", "base": {**base, "score": "random"}, "grid": grid}
+    run(Sweep.from_dict(tables), path, workers=0, backend="eager")
+    assert run_stage(path, NAME, landscape_settings(["behaviour"]), workers=0).published
+    for source in StoreReader(path).cohorts:
+        found = read_derived(path, source.cohort.id, "probe_train_nll")[:, -1]
+        np.testing.assert_allclose(found, source.metric("train_loss")[:, -1], rtol=1e-5)
+
+
 def test_the_page_names_what_there_is(measured, monkeypatch):
     text = DOC.read_text(encoding="utf-8")
     columns = [c.name for n in MODEL_METRICS for c in MODEL_METRICS[n].columns]
