@@ -156,11 +156,11 @@ def test_a_failing_task_is_recorded_and_the_others_are_done(sweep, tmp_path, mon
     attempts = []
 
     class Broken(TaskTrainer):
-        def run(self, resume=None):
+        def run(self, *args, **options):
             if self.cohort.key["width"] == 8 and self.cohort.key["batch_size"] == 32:
                 attempts.append(self.task)
                 raise ValueError("the sky fell")
-            return super().run(resume)
+            return super().run(*args, **options)
 
     monkeypatch.setattr(worker_module, "TaskTrainer", Broken)
     summary = run(sweep, path, workers=0)
