@@ -25,7 +25,7 @@ from zoo.kernels.language import Value, blocks, constexpr, jit, launch, on_devic
 
 __all__ = ["Affine", "NormSpec", "norm", "norm_backward", "norm_torch"]
 
-_TILE = 2048
+_TILE = 1024
 
 
 @dataclass(frozen=True, slots=True)
