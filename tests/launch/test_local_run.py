@@ -8,9 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import zoo.launch.worker as worker_module
 from zoo.errors import DataError, SpecError, StoreError, TrainError
+from zoo.launch.gpus import gpu_seats
 from zoo.launch.local import run
 from zoo.launch.reproduce import reproduce
 from zoo.launch.status import store_status
@@ -100,6 +102,36 @@ def test_a_store_keeps_its_checkpoint_plan_and_backend(tables, sweep, clean):
     with pytest.raises(SpecError, match="finished where it is"):
         run(clean, clean.with_name("other.zarr"))
     assert not is_store(clean.with_name("other.zarr"))
+
+
+def test_a_store_keeps_its_device(sweep, clean):
+    for source, out in ((sweep, clean), (clean, None)):
+        with pytest.raises(SpecError, match=r"device.*'cuda'.*another type of device.*cpu"):
+            run(source, out, device="cuda")
+    assert run(sweep, clean, device="cpu").complete
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_no_gpu_is_said_before_anything_is_trained(sweep, tables, tmp_path):
+    path = tmp_path / "z.zarr"
+    for workers in (0, 2):
+        with pytest.raises(TrainError, match="finds no GPU"):
+            run(sweep, path, device="cuda", workers=workers)
+    asked = Sweep.from_dict({**copy.deepcopy(tables), "run": {"device": "cuda"}})
+    with pytest.raises(TrainError, match="finds no GPU"):
+        run(asked, tmp_path / "asked.zarr")
+    assert all(cohort.device == "cuda" for cohort in read_plan(path).cohorts)
+    assert all(state.committed == 0 for state in task_states(path))
+
+
+def test_each_worker_sees_one_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-1f")
+    assert gpu_seats() == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "GPU-1f"}]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpu_seats() == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert gpu_seats() == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
 
 
 def test_bad_arguments_come_in_one_error(sweep, tmp_path):

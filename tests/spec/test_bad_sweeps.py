@@ -166,6 +166,7 @@ BAD = {
     "paths value": (GRID + "[paths]\ndigits = 3", ["paths.digits = 3", "not a path"]),
     "run key": (GRID + "[run]\nworker = 2", ["run.worker", "did you mean 'workers'"]),
     "run workers": (GRID + "[run]\nworkers = 0", ["run.workers = 0", "an integer >= 1"]),
+    "run device": (GRID + "[run]\ndevice = 'gpu'", ["run.device", "'gpu'", "cpu, cuda"]),
     "run backend": (GRID + "[run]\nbackend = 'cuda'", ["run.backend", "auto, compiled, eager"]),
     "description": ("description = 3\n" + GRID, ["description = 3", "a string"]),
     "block and grid": (GRID + "[[block]]\nbase = {lr = 0.2}", ["grid:", "beside [[block]]"]),

@@ -23,7 +23,7 @@ def sweep_of(runs, *, record=None, task_models=64):
         axes={},
         record=record or RecordSpec(steps=(2, 4), probe_size=8),
         paths={},
-        options={"task_models": task_models},
+        options={} if task_models is None else {"task_models": task_models},
     )
 
 

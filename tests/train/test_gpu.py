@@ -7,6 +7,10 @@ import pytest
 import torch
 from engine_cases import plan_of, same_bits, specs, trajectories
 
+from zoo.launch.local import run
+from zoo.launch.reproduce import reproduce
+from zoo.spec import Sweep
+from zoo.store import read_plan
 from zoo.train.plan import Task
 from zoo.train.trainer import TaskTrainer
 
@@ -43,3 +47,17 @@ def test_slots_do_not_matter_on_a_gpu(kind):
     wanted = trajectories(*train_on("cuda", runs))
     found = trajectories(*train_on("cuda", runs[::-1]))
     assert all(same_bits(found[run_id], wanted[run_id]) for run_id in wanted)
+
+
+def test_a_store_is_trained_on_gpus_and_reproduced(tmp_path):
+    tables = {
+        "sweep": {"name": "gpu"},
+        "base": {"data": "digits", "width": 16, "norm": "batch", "epochs": 1},
+        "grid": {"seed": {"range": [0, 6]}},
+        "run": {"device": "cuda"},
+    }
+    path = tmp_path / "z.zarr"
+    assert run(Sweep.from_dict(tables), path).complete
+    (cohort,) = read_plan(path).cohorts
+    assert cohort.device == "cuda"
+    assert reproduce(path, cohort.run_ids[2]).matches

@@ -123,6 +123,34 @@ def test_group_size_does_not_grow_with_the_sweep():
     assert plan_of(specs(3)).cohorts[0].group_rows == 4
 
 
+def test_groups_for_gpus_fill_the_card_instead_of_a_cache():
+    sweep = sweep_of(specs(200, width=16), task_models=None)
+    (here,), (there,) = (plan(sweep, device=d).cohorts for d in ("cpu", "cuda"))
+    assert (here.device, here.group_rows) == ("cpu", 64)
+    assert (there.device, there.group_rows, there.task_rows) == ("cuda", 256, 200)
+    assert there.backend == "eager"
+    # what the user wants in a task bounds the group, and tasks then share out the models
+    few = sweep_of(specs(200, width=16), task_models=30)
+    (cohort,) = plan(few, device="cuda").cohorts
+    assert (cohort.group_rows, cohort.task_rows) == (32, 32)
+    # a wide net takes the room of many narrow ones
+    large = sweep_of(specs(64, width=2048, depth=8), task_models=None)
+    (wide,) = plan(large, device="cuda").cohorts
+    assert wide.group_rows == 4
+
+
+def test_a_plan_keeps_its_device_when_it_grows():
+    base = plan(sweep_of(specs(2)), device="cuda")
+    assert Plan.from_json(json.loads(json.dumps(base.to_json()))).cohorts[0].device == "cuda"
+    grown = plan(sweep_of(specs(2, width=64)), base=base)
+    assert [c.device for c in grown.cohorts] == ["cuda", "cuda"]
+    raw = base.to_json()
+    del raw["cohorts"][0]["device"]  # as stores were before there was a choice
+    assert Plan.from_json(raw).cohorts[0].device == "cpu"
+    with pytest.raises(SpecError, match=r"device.*'tpu'.*cpu, cuda"):
+        plan(sweep_of(specs(2)), device="tpu")
+
+
 def test_checkpoint_steps():
     assert RecordSpec().checkpoint_steps(10, 5) == (0, 5, 10)
     assert RecordSpec(every_epochs=2).checkpoint_steps(25, 5) == (0, 10, 20, 25)

@@ -26,7 +26,7 @@ def plan(args: argparse.Namespace) -> int:
     from zoo.launch.calibrate import plan_cost
 
     sweep, planned, missing = _planned(args)
-    workers = _workers(args, sweep)
+    workers = _workers(args, sweep, planned)
     cost = plan_cost(missing, workers=workers, paths=sweep.paths, budget_s=args.calibrate)
     if args.json:
         print_json(_plan_json(planned, missing, cost, sweep))
@@ -50,20 +50,25 @@ def _planned(args: argparse.Namespace) -> tuple[Sweep, Plan, Plan]:
         return sweep, whole, replace(whole, cohorts=())
     sweep = load_sweep(args.sweep)
     backend = args.backend or sweep.options.get("backend", "auto")
+    device = args.device or sweep.options.get("device")
     if not args.out or not is_store(args.out):
-        whole = planner.plan(sweep, backend=backend)
+        whole = planner.plan(sweep, backend=backend, device=device)
         return sweep, whole, whole
     base = read_plan(args.out)
-    check_extension(sweep, base, backend=backend, source=args.out)
-    whole = planner.plan(sweep, base=base, backend=backend)
+    check_extension(sweep, base, backend=backend, device=device, source=args.out)
+    whole = planner.plan(sweep, base=base, backend=backend, device=device)
     return sweep, whole, replace(whole, cohorts=whole.cohorts[len(base.cohorts) :])
 
 
-def _workers(args: argparse.Namespace, sweep: Sweep) -> int:
+def _workers(args: argparse.Namespace, sweep: Sweep, planned: Plan) -> int:
+    from zoo.launch.gpus import gpu_seats
     from zoo.launch.provenance import usable_cores
 
     wanted = args.workers if args.workers is not None else sweep.options.get("workers")
-    return max(wanted if wanted is not None else usable_cores(), 1)
+    if wanted is None:
+        on_gpus = any(cohort.device == "cuda" for cohort in planned.cohorts)
+        wanted = len(gpu_seats()) if on_gpus else usable_cores()
+    return max(wanted, 1)
 
 
 def _plan_json(planned: Plan, missing: Plan, cost: PlanCost, sweep: Sweep) -> dict[str, Any]:
@@ -123,6 +128,7 @@ def _print_plan(
             "parameters": c.params,
             "tasks": c.tasks,
             "backend": planned.cohort(c.cohort).backend,
+            "device": planned.cohort(c.cohort).device,
             "seconds": c.seconds,
         }
         for c in cost.cohorts
@@ -155,6 +161,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         workers=args.workers,
         backend=args.backend,
+        device=args.device,
         progress=progress,
         limit=args.limit,
     )
@@ -213,7 +220,7 @@ def _dry_run(args: argparse.Namespace) -> int:
         "new_runs": missing.models,
         "tasks_to_do": len(opened) + tasks,
         "tasks_done": len(there) - len(opened),
-        "workers": min(_workers(args, sweep), len(opened) + tasks),
+        "workers": min(_workers(args, sweep, planned), len(opened) + tasks),
     }
     if args.json:
         print_json(facts)

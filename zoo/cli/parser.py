@@ -55,6 +55,7 @@ examples:
 
 _Parser = argparse.ArgumentParser
 _BACKENDS = ("auto", "eager", "compiled", "reference")
+_DEVICES = ("cpu", "cuda")
 
 
 def _lazily(place: str) -> Callable[[argparse.Namespace], int]:
@@ -152,6 +153,11 @@ def _workers(parser: _Parser) -> None:
         "--backend", choices=_BACKENDS,
         help="how a step is computed (default: what the sweep says, or auto: compiled where that "
         "pays)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--device", choices=_DEVICES,
+        help="what trains a new store (default: what the sweep says, or cpu); cuda: one worker a "
+        "GPU, and larger groups",
     )  # fmt: skip
 
 

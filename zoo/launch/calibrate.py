@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.launch.cost import makespan, rough_seconds
 from zoo.launch.worker import one_thread
+from zoo.train.backends import reachable
 from zoo.train.checkpoint import METRICS
 from zoo.train.plan import Cohort, Plan, Task
 from zoo.train.trainer import TaskTrainer
@@ -95,7 +96,8 @@ def plan_cost(
     """Return what a plan costs on this machine.
 
     The cohorts that look most expensive are measured first, until the budget is spent; the others
-    are scaled from the measured ones. A compiled cohort is measured eagerly, an upper bound.
+    are scaled from the measured ones. Two measurements are upper bounds: a compiled cohort is
+    measured eagerly, and one for GPUs on the CPU where there is none, as on most login nodes.
 
     Args:
         plan: the plan.
@@ -157,6 +159,7 @@ def _measure(plan: Plan, cohort: Cohort, paths: Mapping[str, str], end: float) -
     with one_thread():
         trainer = TaskTrainer(
             plan, sample, Task(cohort.id, 0, 0, count), backend="eager", paths=paths,
+            device=cohort.device if reachable(cohort.device) else "cpu",
             kept={run.run_id: np.arange(run.examples) for run in runs},  # as many as any others
         )  # fmt: skip
         stamps = [time.monotonic()]

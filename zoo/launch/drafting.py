@@ -10,7 +10,7 @@ from pathlib import Path
 from zoo.errors import Problem, SpecError
 from zoo.launch.calibrate import PlanCost, plan_cost
 from zoo.launch.cluster import ClusterStatus, cluster_status
-from zoo.launch.prepare import check_extension, prepare_store
+from zoo.launch.prepare import check_extension, prepare_store, wrong_device
 from zoo.launch.profile import ClusterProfile
 from zoo.launch.submissions import TaskKey
 from zoo.launch.submit import Draft, draft, select, task_seconds
@@ -76,7 +76,9 @@ def prepare(
         DataError: a data set is missing or another one.
         StoreError: the store cannot be made or read.
     """
-    path, plan, sweep = _plan(source, out, backend, create=create)
+    path, plan, sweep = _plan(source, out, backend, profile.device, create=create)
+    if problems := wrong_device(plan, profile.device):
+        raise SpecError(problems, f"profile {profile.name!r}")
     status = cluster_status(path) if is_store(path) else None
     tasks, skipped = select(plan, status, wanted, only=only)
     cohorts = {cohort for cohort, _ in tasks}
@@ -101,6 +103,7 @@ def _plan(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None,
     backend: str | None,
+    device: str,
     *,
     create: bool,
 ) -> tuple[Path, Plan, Sweep]:
@@ -118,9 +121,9 @@ def _plan(
     path = Path(out)
     chosen = backend or str(sweep.options.get("backend", "auto"))
     if create:
-        return path, prepare_store(sweep, path, backend=chosen), sweep
+        return path, prepare_store(sweep, path, backend=chosen, device=device), sweep
     if not is_store(path):
-        return path, planner.plan(sweep, backend=chosen), sweep
+        return path, planner.plan(sweep, backend=chosen, device=device), sweep
     base = read_plan(path)
-    check_extension(sweep, base, backend=chosen, source=str(path))
-    return path, planner.plan(sweep, base=base, backend=chosen), sweep
+    check_extension(sweep, base, backend=chosen, device=device, source=str(path))
+    return path, planner.plan(sweep, base=base, backend=chosen, device=device), sweep

@@ -15,8 +15,9 @@ from typing import Any
 from zoo.errors import Problem, SpecError, StoreError
 from zoo.launch.cost import rough_seconds
 from zoo.launch.diets import measure_diets, score_first
+from zoo.launch.gpus import gpu_seats
 from zoo.launch.pool import WORKER, Pool
-from zoo.launch.prepare import prepare_store
+from zoo.launch.prepare import prepare_store, wrong_device
 from zoo.launch.progress import Reporter, RunProgress
 from zoo.launch.provenance import usable_cores
 from zoo.launch.schedule import Failed, Schedule
@@ -32,6 +33,7 @@ from zoo.store import (
     read_sweep,
     task_states,
 )
+from zoo.train.backends import check_device
 from zoo.train.plan import Plan, Task
 
 __all__ = ["RunSummary", "run"]
@@ -94,6 +96,7 @@ def run(
     *,
     workers: int | None = None,
     backend: str | None = None,
+    device: str | None = None,
     progress: Reporter | None = None,
     limit: int | None = None,
     command: Sequence[str] = WORKER,
@@ -104,9 +107,11 @@ def run(
         sweep: a sweep, the path of a sweep file, or the path of a store to finish.
         out: the store; may be left out where ``sweep`` is a store.
         workers: processes of one thread each; 0 = train in this process; None = what the sweep
-            says, otherwise one a core, and never more than there are open tasks.
+            says, otherwise one a core or one a GPU, and never more than there are open tasks.
         backend: ``"auto"``, ``"eager"``, ``"compiled"`` or ``"reference"``; None = what the sweep
             says, otherwise auto.
+        device: ``"cpu"`` or ``"cuda"``, for a store that is new; None = what the store or the
+            sweep says, otherwise the CPU.
         progress: told of every change; see :func:`zoo.launch.progress.reporter`.
         limit: end after so many tasks; None = all.
         command: how a worker process is started.
@@ -115,13 +120,15 @@ def run(
         SpecError: bad arguments or a bad sweep, or one that does not fit the store.
         DataError: a data set is missing, or not the one that the store was made with.
         StoreError: the store cannot be written.
-        TrainError: the workers cannot be started.
+        TrainError: the workers cannot be started, or the device is not here.
     """
     _check_counts(workers, limit)
-    plan, path, options, paths = _prepare(sweep, out, backend)
+    plan, path, options, paths = _prepare(sweep, out, backend, device)
+    seats = _seats(path, plan)
     if workers is None:
-        workers = options.get("workers") or usable_cores()
-    scored = score_first(path, plan, workers=workers, progress=progress)
+        workers = options.get("workers") or len(seats) or usable_cores()
+    cores = usable_cores() if seats and workers else workers  # for scores and metrics of diets
+    scored = score_first(path, plan, workers=cores, progress=progress)
     if scored is not None and not scored.published:
         limit = 0  # stopped: training waits for its diets
     states = task_states(path)
@@ -131,7 +138,7 @@ def run(
         reverse=True,
     )
     schedule = Schedule([state.task for state in open_tasks[:limit]])
-    processes, workers = workers, min(workers, len(schedule.pending))
+    workers = min(workers, len(schedule.pending))
     tracker = _Tracker(plan, states, schedule, progress)
     start = time.monotonic()
     tracker.report()
@@ -142,6 +149,7 @@ def run(
             schedule=schedule,
             workers=workers,
             paths=paths,
+            seats=seats,
             on_change=tracker.report,
             on_failure=lambda failed: _record_failure(path, plan, failed),
             command=command,
@@ -152,7 +160,7 @@ def run(
     tracker.report(ended=True)
     status = Counter(str(s) for c in StoreReader(path).cohorts for s in c.status)
     if not stopped and status.keys() <= {"done", "diverged"}:
-        measure_diets(path, plan, workers=processes, progress=progress)
+        measure_diets(path, plan, workers=cores, progress=progress)
     return RunSummary(
         path=path,
         models=plan.models,
@@ -176,26 +184,37 @@ def _check_counts(workers: int | None, limit: int | None) -> None:
         raise SpecError(problems, "run")
 
 
+def _seats(path: Path, plan: Plan) -> Sequence[Mapping[str, str]]:
+    """Return what each worker sees: one GPU, where the plan is for GPUs."""
+    if all(cohort.device == "cpu" for cohort in plan.cohorts):
+        return ()
+    if any(not state.sealed for state in task_states(path)):
+        check_device("cuda")
+    return gpu_seats()
+
+
 def _prepare(
     sweep: Sweep | str | os.PathLike[str],
     out: str | os.PathLike[str] | None,
     backend: str | None,
+    device: str | None,
 ) -> tuple[Plan, Path, Mapping[str, Any], Mapping[str, str]]:
     """Return plan, path, options and data paths."""
     if not isinstance(sweep, Sweep):
         if is_store(sweep):
-            return _prepare_store(Path(sweep), out, backend)
+            return _prepare_store(Path(sweep), out, backend, device)
         sweep = load_sweep(sweep)
     if out is None:
         problem = Problem("out", None, "is missing", "the path of a store", "give --out PATH.zarr")
         raise SpecError([problem], "run")
     chosen = backend if backend is not None else sweep.options.get("backend", "auto")
-    plan = prepare_store(sweep, Path(out), backend=chosen)
+    wanted = device if device is not None else sweep.options.get("device")
+    plan = prepare_store(sweep, Path(out), backend=chosen, device=wanted)
     return plan, Path(out), sweep.options, sweep.paths
 
 
 def _prepare_store(
-    path: Path, out: str | os.PathLike[str] | None, backend: str | None
+    path: Path, out: str | os.PathLike[str] | None, backend: str | None, device: str | None
 ) -> tuple[Plan, Path, Mapping[str, Any], Mapping[str, str]]:
     """Return the same for a store that only has to be finished."""
     problems = []
@@ -205,10 +224,12 @@ def _prepare_store(
     if backend not in (None, "auto"):
         message = "a store keeps the backend that it was planned with"
         problems.append(Problem("backend", backend, message, fix="leave --backend away"))
+    plan = read_plan(path)
+    problems += wrong_device(plan, device)
     if problems:
         raise SpecError(problems, "run")
     sweep = Sweep.from_toml(read_sweep(path), source=f"{path} (sweep)")
-    return read_plan(path), path, sweep.options, sweep.paths
+    return plan, path, sweep.options, sweep.paths
 
 
 class _Tracker:

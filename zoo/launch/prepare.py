@@ -23,7 +23,9 @@ _PAUSE_S = 0.5
 _TRIES = 60
 
 
-def prepare_store(sweep: Sweep, path: Path, *, backend: str = "auto") -> Plan:
+def prepare_store(
+    sweep: Sweep, path: Path, *, backend: str = "auto", device: str | None = None
+) -> Plan:
     """Return the plan of the store at ``path``, in which every run of the sweep has its row.
 
     A store that is not there is made; runs that it lacks are added to it; one that has them all
@@ -33,6 +35,7 @@ def prepare_store(sweep: Sweep, path: Path, *, backend: str = "auto") -> Plan:
         sweep: the sweep.
         path: the store.
         backend: for cohorts that are new; ``"auto"`` lets the planner decide.
+        device: type of the device that they train on; None = that of the store, or the CPU.
 
     Raises:
         SpecError: the sweep cannot be planned, or not into this store.
@@ -40,7 +43,7 @@ def prepare_store(sweep: Sweep, path: Path, *, backend: str = "auto") -> Plan:
         StoreError: the store cannot be made, extended or read.
     """
     if not is_store(path):
-        plan = planner.plan(sweep, backend=backend)
+        plan = planner.plan(sweep, backend=backend, device=device)
         jobs_of(plan, OWN)  # what is wrong with its diets shows here, before anything is made
         try:
             create_store(
@@ -51,14 +54,14 @@ def prepare_store(sweep: Sweep, path: Path, *, backend: str = "auto") -> Plan:
                 raise
         else:
             return plan
-    return _extend(sweep, path, backend)
+    return _extend(sweep, path, backend, device)
 
 
-def _extend(sweep: Sweep, path: Path, backend: str) -> Plan:
+def _extend(sweep: Sweep, path: Path, backend: str, device: str | None) -> Plan:
     for attempt in range(_TRIES):
         base = read_plan(path)
-        check_extension(sweep, base, backend=backend, source=str(path))
-        plan = planner.plan(sweep, base=base, backend=backend)
+        check_extension(sweep, base, backend=backend, device=device, source=str(path))
+        plan = planner.plan(sweep, base=base, backend=backend, device=device)
         jobs_of(plan, OWN)
         if len(plan.cohorts) == len(base.cohorts):
             return base
@@ -73,11 +76,14 @@ def _extend(sweep: Sweep, path: Path, backend: str) -> Plan:
     raise AssertionError  # the last try returns or raises
 
 
-def check_extension(sweep: Sweep, base: Plan, *, backend: str, source: str) -> None:
+def check_extension(
+    sweep: Sweep, base: Plan, *, backend: str, device: str | None, source: str
+) -> None:
     """Make sure that a sweep can be run into a store that is there.
 
     Raises:
-        SpecError: what a store fixes for good differs: the checkpoint plan, the backend.
+        SpecError: what a store fixes for good differs: the checkpoint plan, the backend, the
+            type of device.
         DataError: a data set is not the one that the store was made with.
     """
     problems = []
@@ -102,6 +108,7 @@ def check_extension(sweep: Sweep, base: Plan, *, backend: str, source: str) -> N
                 "a backend decides bits, so it stays; leave it out, or give another --out",
             )
         )
+    problems += wrong_device(base, device)
     if problems:
         raise SpecError(problems, source)
     for name in sorted({run.data for run in sweep.runs()} & set(base.data)):
@@ -110,6 +117,20 @@ def check_extension(sweep: Sweep, base: Plan, *, backend: str, source: str) -> N
         except DataError as error:
             msg = f"{source}: {error}"
             raise DataError(msg) from None
+
+
+def wrong_device(plan: Plan, device: str | None) -> list[Problem]:
+    """Return what is wrong with training a store's cohorts on a type of device; None = as planned.
+
+    Bits differ from one type of device to the other, so that a run cannot begin on one and end on
+    the other, and a store whose runs are to be compared should not mix them.
+    """
+    others = sorted({c.device for c in plan.cohorts} - {device})
+    if device is None or not others:
+        return []
+    message = "the store's cohorts are planned for another type of device"
+    fix = "leave it out, or give another --out"
+    return [Problem("device", device, message, ", ".join(others), fix)]
 
 
 def _provenance(sweep: Sweep, backend: str) -> Mapping[str, Any]:

@@ -12,12 +12,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import StoreError, TrainError
 from zoo.launch.attempts import Attempts
+from zoo.launch.gpus import gpu_seats
 from zoo.launch.pool import Pool
 from zoo.launch.schedule import ATTEMPTS, Failed, Schedule
 from zoo.launch.submissions import Submission, read_submission
@@ -100,9 +100,9 @@ def work(submission: Submission, number: int) -> bool:
         store=store,
         schedule=schedule,
         workers=min(profile.processes, max(len(schedule.pending), 1)),
-        order={"device": profile.device, "save_s": profile.save_s},
+        order={"save_s": profile.save_s},
         paths=paths,
-        seats=_seats(),
+        seats=gpu_seats(),
         save_signal=signal.SIGUSR2,
         on_start=begin,
         on_change=_Lines(schedule),
@@ -174,12 +174,6 @@ def _give_up(store: Path, plan: Plan, failed: Failed[Task]) -> None:
                 writer.fail(failed.reason, failed.traceback)
     except StoreError as error:
         _LOG.error("%s", error)
-
-
-def _seats() -> list[Mapping[str, str]]:
-    """Return the environment of the n-th worker: one of the job's GPUs each."""
-    devices = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
-    return [{"CUDA_VISIBLE_DEVICES": device} for device in devices]
 
 
 def _stage(submission: Submission) -> None:

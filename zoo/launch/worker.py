@@ -102,7 +102,7 @@ def run_task(
     task: Task,
     *,
     backend: str = "auto",
-    device: str = "cpu",
+    device: str = "auto",
     paths: Mapping[str, str] | None = None,
     on_commit: OnCommit | None = None,
     saver: Saver | None = None,
@@ -114,7 +114,7 @@ def run_task(
         plan: the store's plan.
         task: one of its tasks.
         backend: ``"auto"`` takes the one that the cohort was planned with.
-        device: a torch device.
+        device: a torch device; ``"auto"`` takes the type that the cohort was planned for.
         paths: user paths of data sets.
         on_commit: told of every durable checkpoint.
         saver: saves between checkpoints; None = every ``SAVE_S`` seconds.

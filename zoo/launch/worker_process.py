@@ -95,7 +95,7 @@ def _training_work(
             plan,
             tasks[order["cohort"], order["index"]],
             backend=settings["backend"],
-            device=settings.get("device", "cpu"),
+            device=settings.get("device", "auto"),
             paths=settings["paths"],
             on_commit=lambda committed: tell(event="commit", committed=committed),
             saver=saver,

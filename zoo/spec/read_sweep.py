@@ -25,6 +25,7 @@ __all__ = ["AXES", "BACKENDS", "Reading", "parse_toml", "read_sweep"]
 #: The two axes of a phase diagram.
 AXES = ("load", "temperature")
 BACKENDS = ("auto", "compiled", "eager", "reference")
+DEVICES = ("cpu", "cuda")
 
 _KEYS = (
     "name", "description", "axes", "base", *DESIGN_KEYS, "block", "record", "paths", "run", "diet",
@@ -203,6 +204,7 @@ def _read_paths(table: Mapping[str, Any], problems: list[Problem]) -> dict[str, 
 _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "workers": ("an integer >= 1", lambda v: type(v) is int and v >= 1),
     "backend": (", ".join(BACKENDS), lambda v: v in BACKENDS),
+    "device": (", ".join(DEVICES), lambda v: v in DEVICES),
     "task_models": ("an integer >= 1", lambda v: type(v) is int and v >= 1),
 }
 

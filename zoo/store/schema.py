@@ -240,4 +240,5 @@ def cohort_attributes(plan: Plan, cohort: Cohort) -> Mapping[str, Any]:
         "task_rows": cohort.task_rows,
         "group_rows": cohort.group_rows,
         "backend": cohort.backend,
+        "device": cohort.device,
     }

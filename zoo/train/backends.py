@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.errors import TrainError
 from zoo.registry import Registry
 from zoo.train.dynamic import Schedule
 from zoo.train.graph import graphed
@@ -20,15 +21,20 @@ from zoo.train.step import Inputs, Recipe, State, advance
 
 __all__ = [
     "BACKENDS",
+    "DEVICES",
     "PRECISIONS",
     "can_compile",
+    "check_device",
     "conv_form",
     "eager_recipe",
     "exact_gpu_arithmetic",
+    "reachable",
     "step_function",
 ]
 
 BACKENDS = ("eager", "compiled", "reference")
+#: Types of devices that a cohort can be planned for.
+DEVICES = ("cpu", "cuda")
 
 PRECISIONS: Registry[torch.dtype] = Registry("precision", field="precision")
 PRECISIONS.register("float32")(torch.float32)
@@ -45,6 +51,29 @@ def can_compile() -> bool:
     """Return whether this machine has the C++ compiler that a compiled step needs."""
     named = os.environ.get("CXX")
     return any(shutil.which(name) for name in (named, "g++", "clang++") if name)
+
+
+def reachable(device: str) -> bool:
+    """Return whether torch reaches a device of this type here."""
+    return torch.device(device).type != "cuda" or torch.cuda.is_available()
+
+
+def check_device(device: str) -> None:
+    """Make sure that torch reaches a device.
+
+    Raises:
+        TrainError: it does not.
+    """
+    if not reachable(device):
+        built = torch.version.cuda
+        why = "this build of torch is for CPUs alone"
+        if built:
+            why = f"its build is for CUDA {built}, but no driver or card answers"
+        msg = (
+            f"the cohorts are planned for {device!r}, and torch {torch.__version__} finds no GPU"
+            f" here: {why}; run where there is one, or plan a new store with device 'cpu'"
+        )
+        raise TrainError(msg)
 
 
 def conv_form(backend: str, *, device: str = "cpu") -> str:

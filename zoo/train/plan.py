@@ -49,6 +49,7 @@ class Cohort:
         example_shape: shape of one input example.
         classes: C.
         backend: ``"eager"``, ``"compiled"`` or ``"reference"``; part of what decides the bits.
+        device: type of the device that it trains on, ``"cpu"`` or ``"cuda"``; likewise.
         fields: the run-spec fields that there were when it was planned, which are the columns that
             its store has; every run has the default of those that came later.
     """
@@ -65,6 +66,7 @@ class Cohort:
     example_shape: tuple[int, ...]
     classes: int
     backend: str = "eager"
+    device: str = "cpu"
     fields: tuple[str, ...] = field(default_factory=lambda: tuple(field_infos()))
 
     @property
@@ -170,6 +172,7 @@ def _cohort_to_json(cohort: Cohort) -> dict[str, Any]:
         "example_shape": list(cohort.example_shape),
         "classes": cohort.classes,
         "backend": cohort.backend,
+        "device": cohort.device,
     }
 
 
@@ -187,5 +190,6 @@ def _cohort_from_json(raw: Mapping[str, Any]) -> Cohort:
         example_shape=tuple(raw["example_shape"]),
         classes=raw["classes"],
         backend=raw["backend"],
+        device=raw.get("device", "cpu"),  # stores are older than the choice
         fields=tuple(raw["runs"][0]),
     )

@@ -17,7 +17,8 @@ from zoo.data.augment import AUGMENTATIONS
 from zoo.errors import DataError, Problem, SpecError
 from zoo.seeds import Stream, permutation
 from zoo.spec import RecordSpec, RunSpec, Sweep
-from zoo.train.backends import BACKENDS, can_compile
+from zoo.train.backends import BACKENDS, DEVICES, can_compile
+from zoo.train.evaluate import CHUNK
 from zoo.train.plan import Cohort, Plan
 
 __all__ = ["SHARED_FIELDS", "cohort_key", "group_size", "plan"]
@@ -47,11 +48,15 @@ _LATER_FIELDS = ("virtual_batch", "weight_transform", "decay_mask", "dynamic")
 _TASK_ROWS = 64
 #: Values (weights, gradients, moments, activations) of a group that stay in a core's cache.
 _CACHE_VALUES = 1_600_000
+#: Values of a group on a GPU, evaluation included: 4 GiB, which leaves a small card room.
+_GPU_VALUES = 1 << 30
 #: Eager work, in operations, below which compiling a cohort's step costs more than it saves.
 _COMPILE_FLOPS = 2e12
 
 
-def plan(sweep: Sweep, *, base: Plan | None = None, backend: str = "auto") -> Plan:
+def plan(
+    sweep: Sweep, *, base: Plan | None = None, backend: str = "auto", device: str | None = None
+) -> Plan:
     """Return the plan of a sweep.
 
     Args:
@@ -59,6 +64,7 @@ def plan(sweep: Sweep, *, base: Plan | None = None, backend: str = "auto") -> Pl
         base: the plan that a store already has: its cohorts stay as they are, and runs that it
             lacks become new cohorts.
         backend: ``"auto"``, or one backend for every new cohort.
+        device: type of the device that new cohorts train on; None = that of ``base``, or the CPU.
 
     Raises:
         SpecError: runs that do not fit their data or architecture, each kind of problem once.
@@ -67,6 +73,11 @@ def plan(sweep: Sweep, *, base: Plan | None = None, backend: str = "auto") -> Pl
     if backend not in ("auto", *BACKENDS):
         allowed = ", ".join(("auto", *BACKENDS))
         raise SpecError([Problem("backend", backend, "unknown backend", allowed)], "plan")
+    if device is None:
+        device = base.cohorts[0].device if base is not None and base.cohorts else "cpu"
+    if device not in DEVICES:
+        allowed = ", ".join(DEVICES)
+        raise SpecError([Problem("device", device, "unknown device", allowed)], "plan")
     record = sweep.record
     if base is not None:
         _check_extension(sweep, base)
@@ -96,7 +107,9 @@ def plan(sweep: Sweep, *, base: Plan | None = None, backend: str = "auto") -> Pl
             continue
         suffix = f".{segments[name]}" if segments[name] else ""
         cohorts.append(
-            _cohort(name + suffix, keys[name], stack, network, dataset, record, sweep, backend)
+            _cohort(
+                name + suffix, keys[name], stack, network, dataset, record, sweep, backend, device
+            )
         )
     if problems:
         raise SpecError(_counted(problems), f"sweep {sweep.name!r}")
@@ -186,17 +199,23 @@ def _cohort(
     record: RecordSpec,
     sweep: Sweep,
     backend: str,
+    device: str,
 ) -> Cohort:
     # Runs of like length stand together, so that a group seldom waits for its longest model.
     ordered = tuple(sorted(runs, key=lambda run: int(run.steps or 0)))
     steps = np.array([_checkpoints(run, record) for run in ordered], dtype=np.int64)
     per_epoch = np.array([run.steps_per_epoch for run in ordered])
-    group = min(group_size(network, ordered[0].batch_size), _power_of_two(len(ordered)))
-    wanted = int(sweep.options.get("task_models", _TASK_ROWS))
+    group = min(
+        group_size(network, ordered[0].batch_size, device=device), _power_of_two(len(ordered))
+    )
+    wanted = int(sweep.options.get("task_models", _TASK_ROWS if device == "cpu" else group))
+    if device != "cpu":
+        group = min(group, _power_of_two(wanted))
     architecture = describe(network)
     if backend == "auto":
         flops = architecture["train_flops_per_example"] * ordered[0].batch_size * steps[:, -1].sum()
-        pays = flops > _COMPILE_FLOPS and key.get("dynamic", "none") == "none"
+        # on a GPU the eager step is made of our kernels already, in one graph
+        pays = device == "cpu" and flops > _COMPILE_FLOPS and key.get("dynamic", "none") == "none"
         backend = "compiled" if pays and can_compile() else "eager"
     return Cohort(
         id=name,
@@ -211,15 +230,21 @@ def _cohort(
         example_shape=dataset.example_shape,
         classes=dataset.classes,
         backend=backend,
+        device=device,
     )
 
 
-def group_size(network: Network, batch_size: int) -> int:
-    """Return G, the power of two in [4, 64] whose slabs and activations fit a core's cache.
+def group_size(network: Network, batch_size: int, *, device: str = "cpu") -> int:
+    """Return G, a power of two whose slabs and activations fit where they have to.
 
-    It depends on the architecture and the batch size alone, never on how many runs there are,
-    but that a cohort smaller than a group gets the next power of two.
+    On a CPU that is a core's cache, with G in [4, 64]; on a GPU some of its memory, evaluation
+    included, with G in [1, 1024]. It depends on the architecture, the batch size and the type of
+    the device alone, never on how many runs there are, but that a cohort smaller than a group gets
+    the next power of two, and a task of ``task_models`` on a GPU no larger group than it fills.
     """
+    if device != "cpu":
+        values = 4 * network.layout.params + 2 * max(batch_size, CHUNK) * network.activations()
+        return int(2 ** np.clip(np.floor(np.log2(_GPU_VALUES / values)), 0, 10))
     values = 3 * network.layout.params + 2 * batch_size * network.activations()
     size = _CACHE_VALUES / values
     return int(2 ** np.clip(np.round(np.log2(size)), 2, 6))

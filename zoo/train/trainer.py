@@ -16,6 +16,7 @@ from zoo.optim import OPTIMIZERS
 from zoo.train.backends import (
     BACKENDS,
     PRECISIONS,
+    check_device,
     conv_form,
     exact_gpu_arithmetic,
     step_function,
@@ -59,14 +60,15 @@ class TaskTrainer:
         cohort: the task's cohort.
         task: the rows.
         backend: ``"auto"`` takes the cohort's own.
-        device: a torch device; the bits of a run hold for one type of device.
+        device: a torch device; ``"auto"`` takes the type that the cohort was planned for. The bits
+            of a run hold for one type of device.
         paths: user paths of data sets.
         kept: run id to the examples that its static diet keeps.
 
     Raises:
         DataError: the data set is not the one that was planned with.
-        TrainError: unknown backend, a layout that this version no longer builds, or a run on a
-            diet whose examples are not in ``kept``.
+        TrainError: unknown backend, no such device, a layout that this version no longer builds,
+            or a run on a diet whose examples are not in ``kept``.
     """
 
     def __init__(
@@ -76,13 +78,14 @@ class TaskTrainer:
         task: Task,
         *,
         backend: str = "auto",
-        device: str = "cpu",
+        device: str = "auto",
         paths: Mapping[str, str] | None = None,
         kept: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> None:
         self.cohort = cohort
         self.task = task
-        self.device = torch.device(device)
+        self.device = torch.device(cohort.device if device == "auto" else device)
+        check_device(str(self.device))
         if self.device.type == "cuda":
             exact_gpu_arithmetic()
         self.backend = cohort.backend if backend == "auto" else backend
