@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from heading import heading
+
 from zoo.launch.slurm_client import slurm_config
 from zoo.launch.submissions import submissions
 from zoo.spec import Sweep
@@ -97,6 +99,7 @@ def main() -> None:
             "besides training, s a task": (busy - trained) / len(tasks),
             "besides training, ms a run": (busy - trained) / args.runs * 1000,
         }
+    print(heading("submitit"))
     for name, value in rows.items():
         print(f"{name:<34} {value:,.4g}")
 

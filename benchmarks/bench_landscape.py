@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from heading import heading
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn import functional as F
@@ -324,6 +325,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
+    print(heading("curvlinops-for-pytorch"), flush=True)
     found = {"recipe": bench_recipe, "products": bench_products, "zoo": bench_zoo}[args.what](args)
     if args.json:
         facts = {

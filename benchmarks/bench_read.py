@@ -33,6 +33,7 @@ import safetensors
 import safetensors.numpy
 import torch
 import zarr
+from heading import heading
 
 from zoo.architectures.layout import Layout, Segment
 from zoo.dataset.materialize import MappedCohort
@@ -194,6 +195,7 @@ def main():
     if asked.json:
         print(json.dumps(report))
         return
+    print(heading("zarr", "h5py", "safetensors", "numpy"))
     print(f"{size:.0f} MB written durably at {report['write_MB_per_s']} MB/s")
     speeds = report["read_MB_per_s"]
     print(f"{asked.rows} random rows of {asked.params} float32, MB/s   p20     p50     p80     cpu")

@@ -49,7 +49,9 @@ def fingerprint(*, threads: int = 1) -> dict[str, Any]:
     """
     import torch
 
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
+        **gpu,
         "cpu": _cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": usable_cores(),
@@ -66,7 +68,7 @@ def fingerprint_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> tupl
 
     The number of cores does not: every model is trained by one thread.
     """
-    names = ("cpu", "cpu_capability", "machine", "system", "threads")
+    names = ("gpu", "cpu", "cpu_capability", "machine", "system", "threads")
     pairs = [(name, then.get(name), now.get(name)) for name in names]
     versions: tuple[Mapping[str, Any], ...] = (then.get("versions", {}), now.get("versions", {}))
     pairs += [(name, versions[0].get(name), versions[1].get(name)) for name in _PACKAGES]
