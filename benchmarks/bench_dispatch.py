@@ -94,7 +94,7 @@ def main() -> None:
             "submit, s": submitted - begin,
             "until all done, s": ended - begin,
             "training, worker s": trained,
-            "queue before the first start, s": min(start for start, _ in spans) - submitted,
+            "first start after submitting, s": min(start for start, _ in spans) - submitted,
             "besides training, s an element": busy / len(spans) - trained / len(spans),
             "besides training, s a task": (busy - trained) / len(tasks),
             "besides training, ms a run": (busy - trained) / args.runs * 1000,

@@ -9,7 +9,7 @@ import pytest
 
 from zoo.errors import StoreMissingError, UnknownNameError
 from zoo.launch import reproduce as reproduce_module
-from zoo.launch.calibrate import plan_cost
+from zoo.launch.calibrate import _rates, plan_cost
 from zoo.launch.local import run
 from zoo.launch.reproduce import reproduce
 from zoo.launch.status import STATES, store_status
@@ -96,6 +96,28 @@ def test_calibration_measures_and_scales(clean):
     assert all(c.seconds > 0 for c in some.cohorts)
     nothing = plan_cost(Plan(plan.name, plan.axes, plan.record, plan.data, ()), workers=2)
     assert (nothing.seconds, nothing.bytes, nothing.shards) == (0.0, 0, 0)
+
+
+def test_what_is_measured_grows_with_the_steps():
+    base = {"data": "digits", "width": 2, "batch_size": 256}
+    cohorts = [{**base, "epochs": epochs, "seed": {"range": [0, 4]}} for epochs in (20, 2000)]
+    seconds = []
+    for grid in cohorts:
+        grid = {name: value if name == "seed" else [value] for name, value in grid.items()}
+        sweep = Sweep.from_dict({"name": "s", "grid": grid, "record": {"log_steps": 4}})
+        seconds.append(plan_cost(make_plan(sweep), workers=1, budget_s=60).core_seconds)
+    assert seconds[1] > 10 * seconds[0]  # a hundred times the steps, as many evaluations
+
+
+def test_steps_and_evaluations_are_told_apart():
+    taken = np.array([3, 8, 72])
+    spent = np.array([0.9, 0.5 + 3 * 0.01, 0.5 + 8 * 0.01, 0.5 + 72 * 0.01])
+    np.testing.assert_allclose(_rates(spent, taken), (0.5, 0.01))
+    # with less measured, a step costs something and no more than all of what was measured
+    for part, steps in ((spent[:2], 3), (spent[:3], 8), (np.array([9.0, 1.0, 1.0, 1.0]), 72)):
+        evaluation, a_step = _rates(part, taken)
+        assert evaluation > 0
+        assert part[-1] / steps / 2 <= a_step <= part[-1] / steps
 
 
 @pytest.mark.parametrize("place", [(0, 0), (0, 2), (-1, 0), (-1, 69)])

@@ -51,7 +51,7 @@ def test_slots_do_not_matter_on_a_gpu(kind):
 
 def test_a_store_is_trained_on_gpus_and_reproduced(tmp_path):
     tables = {
-        "sweep": {"name": "gpu"},
+        "name": "gpu",
         "base": {"data": "digits", "width": 16, "norm": "batch", "epochs": 1},
         "grid": {"seed": {"range": [0, 6]}},
         "run": {"device": "cuda"},

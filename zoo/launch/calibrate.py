@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo.launch.cost import makespan, rough_seconds
 from zoo.launch.worker import one_thread
@@ -18,9 +19,11 @@ from zoo.train.trainer import TaskTrainer
 
 __all__ = ["CohortCost", "PlanCost", "plan_cost"]
 
-#: Steps of one group that are timed, after as many that warm it up.
-_STEPS = 12
-_WARM_STEPS = 3
+#: Steps of one group before each checkpoint: to warm up, then few and many, whose difference is
+#: free of the evaluation that both have.
+_SEGMENTS = (3, 8, 72)
+#: Seconds that a checkpoint of a task takes to reach the disk.
+_COMMIT_S = 0.01
 #: Seconds that a worker takes to start.
 _START_S = 3.0
 
@@ -147,14 +150,14 @@ def _cohort_cost(plan: Plan, cohort: Cohort, seconds: float, measured: bool) -> 
 
 
 def _measure(plan: Plan, cohort: Cohort, paths: Mapping[str, str], end: float) -> float:
-    """Return the seconds of a cohort, from a few steps and two evaluations of its last group.
+    """Return the seconds of a cohort, from a few steps and evaluations of its last group.
 
     The last group has the longest runs, so that there are steps enough to time.
     """
     count = min(cohort.group_rows, cohort.models)
     runs, total = cohort.runs[-count:], int(cohort.steps[-count:, -1].min())
-    warm, last = min(_WARM_STEPS, total), min(_WARM_STEPS + _STEPS, total)
-    steps = np.tile(np.array([0, warm, last], dtype=np.int64), (count, 1))
+    points = np.minimum([0, *np.cumsum(_SEGMENTS)], total)
+    steps = np.tile(points.astype(np.int64), (count, 1))
     sample = replace(cohort, runs=runs, steps=steps, epochs=steps.astype(np.float64))
     with one_thread():
         trainer = TaskTrainer(
@@ -167,14 +170,33 @@ def _measure(plan: Plan, cohort: Cohort, paths: Mapping[str, str], end: float) -
             stamps.append(time.monotonic())
             if stamps[-1] > end and len(stamps) > 2:  # two checkpoints tell something already
                 break
+    evaluation, a_step = _rates(np.diff(stamps), np.diff(points))
     groups = -(-cohort.models // cohort.group_rows)
-    evaluation = stamps[1] - stamps[0]
-    taken = warm if len(stamps) == 3 else last - warm
-    a_step = max(stamps[-1] - stamps[-2] - evaluation, 0.0) / max(taken, 1)
     lengths = cohort.steps[:, -1].reshape(-1)
     # A group steps until its longest run is over, and runs of like length stand together.
     longest = sum(
         int(lengths[i : i + cohort.group_rows].max())
         for i in range(0, len(lengths), cohort.group_rows)
     )
-    return a_step * longest + evaluation * groups * cohort.checkpoints
+    commits = len(list(cohort.tasks())) * cohort.checkpoints * _COMMIT_S
+    return a_step * longest + evaluation * groups * cohort.checkpoints + commits
+
+
+def _rates(spent: NDArray[np.float64], taken: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the seconds of an evaluation and of a step.
+
+    Args:
+        spent: seconds until each checkpoint since the one before: the first evaluation alone, then
+            steps with an evaluation behind them; as many as there was time for, at least two.
+        taken: steps before each checkpoint but the first.
+    """
+    if len(spent) == len(taken) + 1 and taken[-1] > taken[-2]:
+        few, many = float(spent[-2]), float(spent[-1])
+        a_step = (many - few) / int(taken[-1] - taken[-2])
+        evaluation = few - a_step * int(taken[-2])
+        if a_step > 0 and evaluation > 0:
+            return evaluation, a_step
+    # little was measured, or the machine was busy: the first evaluation counts too much
+    last, count = float(spent[-1]), max(int(taken[len(spent) - 2]), 1)
+    evaluation = min(float(spent[0]), last / 2)
+    return evaluation, (last - evaluation) / count
