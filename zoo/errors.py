@@ -76,9 +76,16 @@ class TrainError(ZooError, RuntimeError):
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
-    """Return the entry of ``allowed`` spelled most like ``name``, or None when none is close."""
-    found = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """Return the entry of ``allowed`` spelled most like ``name``, or None when none is close.
+
+    Failing that, the shortest one with ``name`` as a part: ``trace`` means ``hessian_trace``.
+    """
+    entries = list(allowed)
+    found = difflib.get_close_matches(name, entries, n=1, cutoff=0.6)
+    if found:
+        return found[0]
+    whole = [e for e in entries if len(name) > 2 and name.lower() in e.lower()]
+    return min(whole, key=len, default=None)
 
 
 @dataclass(frozen=True, slots=True)

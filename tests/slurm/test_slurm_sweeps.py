@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -53,6 +54,39 @@ def test_quickstart_through_gpu_arrays_has_the_bits_of_a_local_run(tmp_path):
     assert content_hash(store) == content_hash(local)
     assert verify_store(store).problems == ()
     assert content_hash(local) in zoo("logs", store, "2.0", "--out")
+
+
+def test_every_stage_waits_for_the_one_before(tmp_path):
+    # score, train, landscape, label: four jobs, each a dependency of the next
+    sweep = sweep_file(
+        tmp_path,
+        axes={"load": "width", "temperature": "batch_size"},
+        base={"data": "digits", "momentum": 0.9, "epochs": 2, "score": "el2n", "score_epoch": 1,
+              "score_seeds": 2, "keep": 0.5},
+        diet={"baseline": False},
+        record={"epochs": [2], "probe_size": 8},
+    )  # fmt: skip
+    store, local = tmp_path / "z.zarr", tmp_path / "local.zarr"
+    profile = profile_file(tmp_path, memory="2GB", target_minutes=10)
+    made = ask("submit", sweep, "--out", store, "--cluster", profile,
+               "--then", "landscape", "--then", "label")  # fmt: skip
+    jobs = [one["jobs"][0] for one in made["submitted"]]
+    assert len(jobs) == 4
+    for before, after in itertools.pairwise(jobs):
+        assert f":{before}" in slurm("scontrol", "show", "job", after).split("Dependency=")[1]
+    status = wait_until_done(store)
+    assert status["complete"], status["counts"]
+    assert {e["state"] for e in status["cluster"]["elements"]} == {"COMPLETED"}
+    assert run(str(sweep), local, workers=2).complete
+    assert content_hash(store) == content_hash(local)
+    for words in (["landscape", local], ["label", local]):
+        zoo(*words)
+    shown = [ask("query", path, "epoch == -1", "--columns", "run_id,phase,hessian_trace")
+             for path in (store, local)]  # fmt: skip
+    assert shown[0] == shown[1]
+    rows = shown[0]["rows"] if isinstance(shown[0], dict) else shown[0]
+    assert len(rows) == 8
+    assert all(row["phase"] for row in rows)
 
 
 def test_a_thousand_runs_in_sixteen_tasks(tmp_path, capsys):

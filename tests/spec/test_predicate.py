@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.errors import QueryError
+from zoo.errors import QueryError, nearest
 from zoo.spec.predicate import compile_predicate
 
 NAMES = ("width", "norm", "nesterov", "test_accuracy", "epoch", "depth", "lr")
@@ -206,3 +206,11 @@ def test_logic_equals_that_of_python_value_by_value(text):
     for index in np.ndindex(shape):
         row = {name: column[index] for name, column in columns.items()}
         assert found[index] == bool(eval(text, {}, row))
+
+
+def test_nearest_is_a_spelling_or_a_part():
+    names = ("hessian_trace", "grad_noise_trace", "width", "e")
+    assert nearest("widht", names) == "width"
+    assert nearest("trace", names) == "hessian_trace"
+    assert nearest("he", names) is None
+    assert nearest("colour", names) is None
