@@ -209,7 +209,7 @@ def test_logic_equals_that_of_python_value_by_value(text):
 
 
 def test_nearest_is_a_spelling_or_a_part():
-    names = ("hessian_trace", "grad_noise_trace", "width", "e")
+    names = ("hessian_trace", "grad_noise_trace", "width")
     assert nearest("widht", names) == "width"
     assert nearest("trace", names) == "hessian_trace"
     assert nearest("he", names) is None
