@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zoo.phases import PHASES, UNDETERMINED
-from zoo.report.cells import axis_order, cold_first, grids
+from zoo.report.cells import axis_order, cold_first, grids, titles
 from zoo.report.colours import PHASE_STYLES, blend, ink_on
 from zoo.report.metric_maps import MAPS, metric_figure
 from zoo.report.phase_curves import path_plane
@@ -45,6 +45,17 @@ def test_grids_find_cells_and_leave_holes():
     found = one.take(np.array([1.0, 2.0, 3.0]))
     assert found[:1].tolist() == [[1.0, 2.0]]
     assert math.isnan(found[1, 1])
+    rests = (
+        "score = el2n, select = hardest, trim = 0.0",
+        "score = none, select = None, trim = None",
+        "score = el2n, select = easiest, trim = 0.0",
+    )
+    assert titles(rests) == {
+        rests[0]: "score = el2n, select = hardest",
+        rests[1]: "score = none",
+        rests[2]: "score = el2n, select = easiest",
+    }
+    assert titles(["a, b", "a", ""]) == {"a, b": "a, b", "a": "a", "": ""}
     two = grids(["2", "2"], ["8", "8"], ["norm = batch", "norm = none"])
     assert [g.title for g in two] == ["norm = batch", "norm = none"]
     assert [g.index.tolist() for g in two] == [[[0]], [[1]]]

@@ -14,7 +14,7 @@ from zoo.report.tables import format_table
 if TYPE_CHECKING:
     from zoo.phases import Labels
 
-__all__ = ["Grid", "axis_order", "cold_first", "grids", "phase_grids"]
+__all__ = ["Grid", "axis_order", "cold_first", "grids", "phase_grids", "titles"]
 
 #: Fields whose small values are hot: little averaging, or little decay of the noise.
 _HOT_IF_SMALL = ("batch_size", "")
@@ -25,7 +25,7 @@ class Grid:
     """One load × temperature diagram.
 
     Args:
-        title: what else tells its cells from those of other diagrams; empty where nothing does.
+        title: what tells its cells from those of other diagrams; empty where nothing does.
         load, temperature: the levels of both axes, in order, as text.
         index: ``[T, L]`` number of the cell at each point, -1 where there is none.
     """
@@ -57,6 +57,33 @@ def cold_first(field: str) -> bool:
     return field not in _HOT_IF_SMALL
 
 
+def titles(rests: Sequence[str]) -> dict[str, str]:
+    """Return what each diagram is called: of ``"field = value, ..."`` what tells it from others.
+
+    A field that says nothing new is left out, as is one that does not apply (``None``): where a
+    data diet differs, its score alone tells ``el2n`` from ``random``, whatever else comes with it.
+    """
+    parts = {
+        rest: dict(p.split(" = ", 1) for p in rest.split(", ") if " = " in p) for rest in rests
+    }
+    chosen: list[str] = []
+    for field in dict.fromkeys(field for part in parts.values() for field in part):
+        apart = len({tuple(part.get(f) for f in chosen) for part in parts.values()})
+        more = {tuple(part.get(f) for f in (*chosen, field)) for part in parts.values()}
+        if len(more) > apart:
+            chosen.append(field)
+    if len(rests) > 1 and len({tuple(p.get(f) for f in chosen) for p in parts.values()}) < len(
+        rests
+    ):
+        return dict(zip(rests, rests, strict=True))  # texts of another form
+    return {rest: _title(part, chosen) or rest for rest, part in parts.items()}
+
+
+def _title(part: Mapping[str, str], fields: Sequence[str]) -> str:
+    said = {f: part[f] for f in fields if part.get(f, "None") != "None"}
+    return ", ".join(f"{field} = {value}" for field, value in said.items())
+
+
 def grids(load: Sequence[str], temperature: Sequence[str], rest: Sequence[str]) -> list[Grid]:
     """Return one grid for each value of ``rest``; of cells at one point the last one counts.
 
@@ -64,8 +91,8 @@ def grids(load: Sequence[str], temperature: Sequence[str], rest: Sequence[str]) 
         load, temperature, rest: of each cell, as text.
     """
     found = []
-    for title in axis_order(rest):
-        here = [n for n, value in enumerate(rest) if value == title]
+    for whole, title in titles(axis_order(rest)).items():
+        here = [n for n, value in enumerate(rest) if value == whole]
         x = axis_order([load[n] for n in here])
         y = axis_order([temperature[n] for n in here])
         index = np.full((len(y), len(x)), -1, dtype=np.int64)

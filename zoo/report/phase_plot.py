@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,8 @@ __all__ = ["draw_borders", "label_axes", "new_figure", "phase_figure"]
 
 _COLUMNS = 2
 _MOST = 6
+#: Letters of a line above a panel.
+_TITLE_LETTERS = 36
 #: A cell whose label never survives a resampling keeps so much of its colour.
 _PALEST = 0.45
 
@@ -94,7 +97,9 @@ def _draw_panel(axes: Axes, data: PhaseData, grid: Grid) -> None:
     draw_borders(axes, grid, phases, colour=INK, width=1.6)
     label_axes(axes, data, grid)
     if grid.title:
-        axes.set_title(grid.title, fontsize=10.5, color=INK, loc="left")
+        axes.set_title(
+            textwrap.fill(grid.title, _TITLE_LETTERS), fontsize=10.5, color=INK, loc="left"
+        )
 
 
 def _up(data: PhaseData, y: float, distance: float) -> float:
