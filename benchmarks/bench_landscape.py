@@ -281,7 +281,7 @@ def bench_products(args: argparse.Namespace) -> list[dict[str, object]]:
 
 def bench_zoo(args: argparse.Namespace) -> list[dict[str, object]]:
     """Train a sweep and measure it, in this process, and compare CPU-seconds."""
-    from zoo.launch.landscape_stage import NAME, landscape_settings
+    from zoo.launch.landscape_settings import NAME, landscape_settings
     from zoo.launch.local import run
     from zoo.launch.stages import run_stage
 

@@ -18,14 +18,8 @@ from zoo.cli import main
 from zoo.errors import SpecError, StoreError
 from zoo.landscape import CELL_METRICS, MODEL_METRICS, cells_of
 from zoo.landscape.blocks import measure_models
-from zoo.launch.landscape_stage import (
-    NAME,
-    _data,
-    _network,
-    from_ends,
-    landscape_settings,
-    stage,
-)
+from zoo.launch.landscape_settings import NAME, landscape_settings
+from zoo.launch.landscape_stage import _data, _network, from_ends, stage
 from zoo.launch.local import run
 from zoo.launch.stages import run_stage
 from zoo.spec import Sweep
@@ -277,6 +271,30 @@ def test_bad_settings_are_refused_all_at_once():
     with pytest.raises(SpecError) as caught:
         landscape_settings(["weighs"], checkpoints="first", probes={"valid": 3})
     assert len(caught.value.problems) == 3
+    bad = {
+        "connectivity": {"minsteps": 5, "points": 0, "momentum": "much"},
+        "curvature": {"more_probes": [6, 0], "steps": True},
+        "weights": {"rank": 3},
+    }
+    with pytest.raises(SpecError, match="did you mean 'min_steps'") as caught:
+        landscape_settings(options=bad, probes={"train": 0})
+    assert len(caught.value.problems) == 7
+
+
+def test_options_on_the_command_line(store, capsys):
+    words = ["landscape", str(store), "-m", "ntk", "--set", "ntk.examples=16", "--set",
+             "probes.train=128", "-j", "0", "-q"]  # fmt: skip
+    assert main(words) == 0
+    (folder,) = (store / "_zoo").rglob("landscape-*/settings.json")
+    settings = json.loads(folder.read_text())
+    settings = settings.get("settings", settings)
+    assert settings["options"]["ntk"] == {"examples": 16}
+    assert settings["probes"]["train"] == 128
+    capsys.readouterr()
+    assert main([*words[:4], "--set", "ntk.examples", "--set", "x=1", "--set", "a.b=c"]) == 1
+    assert capsys.readouterr().err.count("cannot be read") == 3
+    assert main(["landscape", str(store), "-m", "list"]) == 0
+    assert "min_steps = 200" in capsys.readouterr().out
 
 
 def test_a_store_that_is_not_trained_is_refused(tmp_path):

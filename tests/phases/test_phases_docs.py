@@ -44,7 +44,7 @@ def test_names_in_the_guide_are_those_of_the_code():
 
 def test_sweeps_have_the_models_that_the_guide_says():
     rows = re.findall(r"\| `(sweeps/[\w.]+)` \| ([^|]+) \| (\d+)", GUIDE)
-    assert len(rows) == 7
+    assert len(rows) == 8
     for file, axes, models in rows:
         sweep = load_sweep(REPO / file)
         assert len(sweep.runs()) == int(models), file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ computed for another choice of metrics or checkpoints is taken over. See docs/la
 examples:
   zoo landscape z.zarr
   zoo landscape z.zarr --metrics curvature,similarity --checkpoints log --workers 4
+  zoo landscape z.zarr --set connectivity.min_steps=800 --set probes.train=2048
   zoo landscape z.zarr --dry-run
   zoo query z.zarr "epoch == -1 and lambda_max < 20" --columns run_id,lambda_max,hessian_trace
 """
@@ -36,20 +38,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoints", choices=("last", "log", "all"), default="last",
         help="each run's last checkpoint (default), about ten spread by their logarithm, or all",
     )  # fmt: skip
+    parser.add_argument(
+        "--set", metavar="METRIC.OPTION=VALUE", action="append", default=[],
+        help="an option of a metric, or probes.train, probes.test, probes.mixup (numbers of "
+        "examples); may be given again; --metrics list shows the options",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and end")
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
 
 
 def landscape(args: argparse.Namespace) -> int:
     """Run the stage, or say what it would do."""
-    from zoo.launch.landscape_stage import NAME, landscape_settings
+    from zoo.launch.landscape_settings import NAME, landscape_settings
     from zoo.launch.progress import reporter
     from zoo.launch.stages import run_stage
 
     if args.metrics == "list":
         return _list(args)
     names = None if args.metrics is None else [n.strip() for n in args.metrics.split(",")]
-    settings = landscape_settings(names, checkpoints=args.checkpoints)
+    options = _options(args.set)
+    settings = landscape_settings(
+        names, checkpoints=args.checkpoints, probes=options.pop("probes", {}), options=options
+    )
     if args.dry_run:
         return _dry_run(args, settings)
     progress = None if args.quiet else reporter(sys.stderr)
@@ -61,8 +71,33 @@ def landscape(args: argparse.Namespace) -> int:
     return 0 if summary.published else 2
 
 
+def _options(given: list[str]) -> dict[str, dict[str, Any]]:
+    """Return ``{metric: {option: value}}``; what the names and values mean is checked later."""
+    from zoo.errors import Problem, SpecError
+
+    found: dict[str, dict[str, Any]] = {}
+    problems = []
+    for text in given:
+        place, _, value = text.partition("=")
+        metric, _, option = place.partition(".")
+        try:
+            read = json.loads(value)
+        except ValueError:
+            read = None
+        if read is None or not metric or not option:
+            allowed = "METRIC.OPTION=VALUE, the value a number or a list of them"
+            fix = "as in --set connectivity.min_steps=800"
+            problems.append(Problem("--set", text, "cannot be read", allowed, fix))
+        else:
+            found.setdefault(metric.strip(), {})[option.strip()] = read
+    if problems:
+        raise SpecError(problems, "landscape")
+    return found
+
+
 def _list(args: argparse.Namespace) -> int:
     from zoo.landscape import CELL_METRICS, MODEL_METRICS
+    from zoo.launch.landscape_settings import metric_options
     from zoo.report import format_table
 
     rows: list[dict[str, Any]] = []
@@ -73,15 +108,21 @@ def _list(args: argparse.Namespace) -> int:
     for name in CELL_METRICS:
         columns = ", ".join(column.name for column in CELL_METRICS[name].columns)
         rows.append({"metric": name, "of": "cells", "default": True, "columns": columns})
+    options = metric_options()
     if args.json:
-        print_json(rows)
-    else:
-        print(format_table(rows))
+        print_json([{**row, "options": dict(options[row["metric"]])} for row in rows])
+        return 0
+    print(format_table(rows))
+    print("\noptions, for --set METRIC.OPTION=VALUE:")
+    for name, defaults in options.items():
+        values = ", ".join(f"{option} = {value}" for option, value in defaults.items())
+        print(f"  {name:<13} {values or '-'}")
     return 0
 
 
 def _dry_run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
-    from zoo.launch.landscape_stage import NAME, stage
+    from zoo.launch.landscape_settings import NAME
+    from zoo.launch.landscape_stage import stage
     from zoo.store import StageFolder
 
     folder = StageFolder(args.store, NAME, settings)

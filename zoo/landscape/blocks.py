@@ -181,7 +181,7 @@ def measure_pairs(
     labels = data.prepared.train_y
     published = TrainingSet(np.arange(len(labels)), labels, own=False)
     meant = [_pair_set(sets[a], sets[b], published) for a, b in pairs]
-    examples = max(sizes["train"], CURVE_OPTIONS["statistics"])
+    examples = max(sizes["train"], options.get("statistics", CURVE_OPTIONS["statistics"]))
     mixup, test = mixup_probe(data, sizes["mixup"]), held_out_probe(data, sizes["test"])
     out: dict[str, Tensor] = {}
     for alike in _alike([len(s.ids) for s in meant]):

@@ -20,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 
 from zoo.architectures import Network, build
-from zoo.errors import Problem, SpecError, StoreError, nearest
+from zoo.errors import StoreError
 from zoo.landscape import CELL_METRICS, MODEL_METRICS
 from zoo.landscape.blocks import measure_models, measure_pairs
 from zoo.landscape.cells import Cell, all_pairs, cells_of, ring_pairs
-from zoo.landscape.probes import PROBE_SIZES
 from zoo.launch.kept import kept_of_task
 from zoo.launch.landscape_columns import publish_landscape
+from zoo.launch.landscape_settings import NAME
 from zoo.launch.stages import Part
 from zoo.spec import Sweep
 from zoo.spec.run import RunSpec
@@ -34,80 +34,13 @@ from zoo.store import StageFolder, StoreReader, read_sweep
 from zoo.train.plan import Cohort, Plan
 from zoo.train.task_data import TaskData, task_data
 
-__all__ = [
-    "CHECKPOINTS",
-    "NAME",
-    "LandscapeStage",
-    "default_metrics",
-    "from_ends",
-    "landscape_settings",
-    "stage",
-]
-
-NAME = "landscape"
-#: Which checkpoints: each run's last, about ten spread by their logarithm, or all.
-CHECKPOINTS = ("last", "log", "all")
+__all__ = ["LandscapeStage", "from_ends", "stage"]
 
 _LOG = 10
 #: Models of a part, about.
 _PART_ROWS = 64
 
 _Arrays = dict[str, NDArray[np.float64]]
-
-
-def default_metrics() -> tuple[str, ...]:
-    """Return the metrics that are computed when none are named."""
-    return tuple(n for n in MODEL_METRICS if MODEL_METRICS[n].default) + CELL_METRICS.names()
-
-
-def landscape_settings(
-    metrics: Sequence[str] | None = None,
-    *,
-    checkpoints: str = "last",
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-    probes: Mapping[str, int] | None = None,
-) -> dict[str, Any]:
-    """Return the settings of the stage.
-
-    Args:
-        metrics: names of :data:`MODEL_METRICS` and :data:`CELL_METRICS`; None = the default set.
-        checkpoints: one of :data:`CHECKPOINTS`.
-        options: metric → what is to differ from its default options.
-        probes: sizes that are to differ from :data:`PROBE_SIZES`.
-
-    Raises:
-        SpecError: names that are not known; all of them at once.
-    """
-    known = (*MODEL_METRICS.names(), *CELL_METRICS.names())
-    wanted = tuple(dict.fromkeys(default_metrics() if metrics is None else metrics))
-    problems = []
-    for name in (*wanted, *(options or {})):
-        if name not in known:
-            close = nearest(name, known)
-            fix = f"did you mean {close!r}?" if close else ""
-            problems.append(Problem("metrics", name, "unknown metric", ", ".join(known), fix))
-    if not wanted:
-        problems.append(Problem("metrics", [], "no metric", ", ".join(known)))
-    if checkpoints not in CHECKPOINTS:
-        allowed = ", ".join(CHECKPOINTS)
-        problems.append(Problem("checkpoints", checkpoints, "unknown choice", allowed))
-    sizes = ", ".join(PROBE_SIZES)
-    strange = [name for name in probes or {} if name not in PROBE_SIZES]
-    problems += [Problem(f"probes.{name}", None, "unknown probe", sizes) for name in strange]
-    if problems:
-        raise SpecError(problems, NAME)
-    defaults = {
-        **{name: MODEL_METRICS[name].options for name in MODEL_METRICS},
-        **{name: CELL_METRICS[name].options for name in CELL_METRICS},
-    }
-    return {
-        "metrics": [name for name in known if name in wanted],
-        "checkpoints": checkpoints,
-        "options": {
-            name: {**defaults[name], **dict((options or {}).get(name, {}))} for name in known
-        },
-        "probes": {**PROBE_SIZES, **(probes or {})},
-    }
 
 
 def from_ends(plan: Plan, checkpoints: str) -> tuple[int, ...]:

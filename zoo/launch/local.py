@@ -132,12 +132,8 @@ def run(
     if scored is not None and not scored.published:
         limit = 0  # stopped: training waits for its diets
     states = task_states(path)
-    open_tasks = [state for state in states if not state.sealed]
-    open_tasks.sort(
-        key=lambda s: rough_seconds(plan.cohort(s.task.cohort), s.task, committed=s.committed),
-        reverse=True,
-    )
-    schedule = Schedule([state.task for state in open_tasks[:limit]])
+    open_tasks = _longest_first(plan, states)
+    schedule = Schedule(open_tasks[:limit])
     workers = min(workers, len(schedule.pending))
     tracker = _Tracker(plan, states, schedule, progress)
     start = time.monotonic()
@@ -172,6 +168,16 @@ def run(
         stopped=stopped or len(open_tasks) > len(open_tasks[:limit]),
         failures=tuple(schedule.failed),
     )
+
+
+def _longest_first(plan: Plan, states: Sequence[TaskState]) -> list[Task]:
+    """Return the tasks that are not sealed."""
+    left = {
+        s.task: rough_seconds(plan.cohort(s.task.cohort), s.task, committed=s.committed)
+        for s in states
+        if not s.sealed
+    }
+    return sorted(left, key=left.__getitem__, reverse=True)
 
 
 def _check_counts(workers: int | None, limit: int | None) -> None:
