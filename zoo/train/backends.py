@@ -43,6 +43,9 @@ PRECISIONS.register("bfloat16")(torch.bfloat16)
 #: Takes one step of a group, as :data:`zoo.train.step.StepFunction`.
 Take = Callable[[State, Inputs, Tensor, Tensor, Tensor, Tensor], None]
 
+#: Torch 2.11 checks the indices of patches with C++ that no compiler takes; 2.13 does it well.
+_CHECKS_INDICES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
+
 _COUNTER = iter(range(1 << 62))
 
 
@@ -149,7 +152,10 @@ def _compiled(recipe: Recipe, device: str) -> Take:
             old.copy_(value)
 
     compiled: Any = torch.compile(
-        _own_code(flat), dynamic=False, fullgraph=True, options={"cpp_wrapper": device == "cpu"}
+        _own_code(flat),
+        dynamic=False,
+        fullgraph=True,
+        options={"cpp_wrapper": device == "cpu", "assert_indirect_indexing": _CHECKS_INDICES},
     )
 
     def take(

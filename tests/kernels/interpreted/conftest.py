@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+import triton
+from triton.runtime import interpreter as triton_interpreter
 
 from zoo.kernels.language import INTERPRETED
+
+if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
+    # Triton 3.6 makes a Python integer of an array of one element, which numpy 2.4 refuses.
+    _patch = triton_interpreter._patch_lang_tensor
+
+    def _patch_with_index(tensor, *rest):
+        _patch(tensor, *rest)
+        tensor.__index__ = lambda self: int(np.asarray(self.handle.data).item())
+
+    triton_interpreter._patch_lang_tensor = _patch_with_index
 
 
 def pytest_collection_modifyitems(items):
