@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gpu_timing import NO_DEVICE, environment, seconds
+from gpu_timing import begin, seconds
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.nn import functional as F
@@ -31,7 +31,7 @@ from zoo.kernels.language import without_kernels
 from zoo.optim import OPTIMIZERS
 from zoo.spec import RunSpec
 from zoo.train import backends
-from zoo.train.backends import conv_form, exact_gpu_arithmetic, step_function
+from zoo.train.backends import conv_form, step_function
 from zoo.train.group import coefficient_table
 from zoo.train.step import Inputs, Recipe, State
 
@@ -280,13 +280,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
-    if not args.smoke and not torch.cuda.is_available():
-        print(NO_DEVICE)
+    begun = begin(smoke=args.smoke)
+    if begun is None:
         return
-    device = "cpu" if args.smoke else "cuda"
-    exact_gpu_arithmetic()
-    env = environment()
-    print("  ".join(f"{k}={v}" for k, v in env.items()))
+    device, env = begun
     print(f"{'workload':<14} {'M':>5} {'engine':<18}{'model-steps/s':>14} {'x loop':>8}")
     rows = []
     for work in WORKLOADS:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gpu_timing import NO_DEVICE, copy_rate, environment, seconds
+from gpu_timing import begin, copy_rate, seconds
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,7 +41,6 @@ from zoo.kernels.norm import Affine, NormSpec, norm, norm_backward, norm_torch
 from zoo.optim import OPTIMIZERS
 from zoo.optim.fused import fused_step
 from zoo.spec import RunSpec
-from zoo.train.backends import exact_gpu_arithmetic
 from zoo.train.group import coefficient_table
 
 #: (models, batch, spatial, inputs, outputs, stride) that ``--record-conv`` times.
@@ -329,13 +328,10 @@ def main() -> None:
     parser.add_argument("--record-conv", action="store_true")
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
-    if not args.smoke and not torch.cuda.is_available():
-        print(NO_DEVICE)
+    begun = begin(smoke=args.smoke)
+    if begun is None:
         return
-    device = "cpu" if args.smoke else "cuda"
-    exact_gpu_arithmetic()
-    env = environment()
-    print("  ".join(f"{k}={v}" for k, v in env.items()))
+    device, env = begun
     if args.record_conv or args.smoke:
         record_convolutions(device)
         if args.record_conv:

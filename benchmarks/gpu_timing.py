@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import torch
 
+from zoo.train.backends import exact_gpu_arithmetic
+
 NO_DEVICE = (
     "There is no CUDA device here, so nothing was measured and there are no figures.\n"
     "On a machine that has one, this same command measures and prints them."
@@ -31,6 +33,21 @@ def environment() -> dict[str, object]:
 
         found |= {"device": torch.cuda.get_device_name(), "triton": triton.__version__}
     return found
+
+
+def begin(*, smoke: bool) -> tuple[str, dict[str, object]] | None:
+    """Return the device to measure on and the environment, which is printed; None without one.
+
+    Args:
+        smoke: run on the CPU, for no figures.
+    """
+    if not smoke and not torch.cuda.is_available():
+        print(NO_DEVICE)
+        return None
+    exact_gpu_arithmetic()
+    found = environment()
+    print("  ".join(f"{name}={value}" for name, value in found.items()))
+    return "cpu" if smoke else "cuda", found
 
 
 def seconds(

@@ -66,15 +66,15 @@ def titles(rests: Sequence[str]) -> dict[str, str]:
     parts = {
         rest: dict(p.split(" = ", 1) for p in rest.split(", ") if " = " in p) for rest in rests
     }
+
+    def kinds(*fields: str) -> int:
+        return len({tuple(part.get(f) for f in fields) for part in parts.values()})
+
     chosen: list[str] = []
     for field in dict.fromkeys(field for part in parts.values() for field in part):
-        apart = len({tuple(part.get(f) for f in chosen) for part in parts.values()})
-        more = {tuple(part.get(f) for f in (*chosen, field)) for part in parts.values()}
-        if len(more) > apart:
+        if kinds(*chosen, field) > kinds(*chosen):
             chosen.append(field)
-    if len(rests) > 1 and len({tuple(p.get(f) for f in chosen) for p in parts.values()}) < len(
-        rests
-    ):
+    if kinds(*chosen) < len(parts):
         return dict(zip(rests, rests, strict=True))  # texts of another form
     return {rest: _title(part, chosen) or rest for rest, part in parts.items()}
 
