@@ -16,7 +16,7 @@ SLURM_STORE := datasets_out/quickstart-slurm.zarr
 SLURM_PACKAGES := slurmctld slurmd slurm-client munge slurmdbd mariadb-server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-slurm test lint format bench clean distclean
+.PHONY: help demo demo-slurm test lint format docs bench clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,11 +66,14 @@ format: $(VENV)/.installed-dev ## let ruff mend style
 	$(PYTHON_BIN) -m ruff check --fix .
 	$(PYTHON_BIN) -m ruff format .
 
+docs: $(VENV)/.installed-dev ## build the manual and the API reference into docs/_build/html
+	$(PYTHON_BIN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 bench: $(VENV)/.installed-plot ## compare training speed with plain PyTorch and torch.func
 	OMP_NUM_THREADS=1 $(PYTHON_BIN) benchmarks/bench_train.py
 
 clean: ## remove caches and the demo's output
-	rm -rf $(STORE) $(PICTURE) $(SLURM_STORE) $(SLURM_STORE).slurm build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(STORE) $(PICTURE) $(SLURM_STORE) $(SLURM_STORE).slurm build dist docs/_build docs/api .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find zoo tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the virtual environment

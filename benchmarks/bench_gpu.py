@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from zoo.architectures import build, initial_row
 from zoo.kernels.language import without_kernels
+from zoo.objectives import OBJECTIVES
 from zoo.optim import OPTIMIZERS
 from zoo.spec import RunSpec
 from zoo.train import backends
@@ -173,8 +174,9 @@ def engine(
     runs = [work.run(seed) for seed in range(models)]
     network = build(runs[0], work.shape, 10)
     shared = {"augmentation": "none", "nesterov": False, "has_dropout": False}
+    loss = OBJECTIVES["cross_entropy"]("class")
     recipe = Recipe(
-        network, OPTIMIZERS[runs[0].optimizer], shared, torch.float32,
+        network, loss, OPTIMIZERS[runs[0].optimizer], shared, torch.float32,
         conv_form(backend, device=device), dropout=False,
     )  # fmt: skip
     rows = [initial_row(network.layout, init="default", scale=1.0, seed=s) for s in range(models)]
@@ -186,7 +188,9 @@ def engine(
     state = State(slab, moments, ones, ints - 1)
     zeros = torch.zeros(models, device=device)
     labels = data.y.expand(models, -1).contiguous()
-    inputs = Inputs(network.inputs(data.x), labels, zeros, zeros, ints, ints, zeros)
+    settings = loss.settings(runs)
+    settings = {name: values.to(device) for name, values in settings.items()}
+    inputs = Inputs(network.inputs(data.x), labels, zeros, ints, ints, zeros, settings=settings)
     numbers = np.repeat(np.arange(BLOCK)[:, None], models, 1)
     table = coefficient_table(recipe.optimizer, runs, numbers).to(device)
     torch._dynamo.reset()

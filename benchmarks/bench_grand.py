@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from zoo.architectures import build, initial_row
 from zoo.architectures.network import row_to_state_dict
 from zoo.diets.scoring import score_models
-from zoo.launch.provenance import fingerprint
+from zoo.objectives import OBJECTIVES
+from zoo.provenance import fingerprint
 from zoo.spec import RunSpec
 
 MODELS, EXAMPLES = 10, 512
@@ -51,8 +52,8 @@ def setting(case):
 
 def ghost(case):
     network, slab, x, labels = setting(case)
-    stacked = network.inputs(x)
-    return lambda: score_models(network, slab, stacked, labels, ["grand"])["grand"]
+    stacked, loss = network.inputs(x), OBJECTIVES["cross_entropy"]("class")
+    return lambda: score_models(network, loss, slab, stacked, labels[None], ["grand"])["grand"]
 
 
 def per_sample(case, *, together):

@@ -38,6 +38,7 @@ from zoo.landscape.blocks import block_rows
 from zoo.landscape.curvature import curvature
 from zoo.landscape.hessian import Hessian
 from zoo.landscape.stacked import Probe, gradient
+from zoo.objectives import OBJECTIVES
 from zoo.spec import RunSpec
 from zoo.train.memory import keep_freed_memory
 
@@ -57,6 +58,7 @@ class World:
             self.network.inputs(self.x)[None],
             self.y[None],
             torch.full((1, examples), 1 / examples),
+            OBJECTIVES["cross_entropy"]("class"),
         )
         layout = self.network.layout
         rows = [initial_row(layout, init="default", scale=1.0, seed=s) for s in range(models)]
@@ -191,10 +193,10 @@ def double_backward(world: World, repeats: int) -> float:
     """CPU-seconds of a product for every model through a cached graph of the stacked loss."""
     network = world.network
     w = world.slab.clone().requires_grad_()
-    from zoo.landscape.stacked import EVAL, example_losses
+    from zoo.landscape.stacked import EVAL
 
     z, _ = network.forward(network.views(w), world.probe.inputs(len(w)), EVAL)
-    each = example_losses(z, world.probe.labels(len(w))) * world.probe.weight
+    each = F.cross_entropy(z.mT, world.probe.targets(len(w)), reduction="none") * world.probe.weight
     (g,) = torch.autograd.grad(each.sum(), w, create_graph=True)
     v = torch.randn_like(w)
     torch.autograd.grad(g, w, grad_outputs=v, retain_graph=True)
@@ -281,9 +283,9 @@ def bench_products(args: argparse.Namespace) -> list[dict[str, object]]:
 
 def bench_zoo(args: argparse.Namespace) -> list[dict[str, object]]:
     """Train a sweep and measure it, in this process, and compare CPU-seconds."""
-    from zoo.launch.landscape_settings import NAME, landscape_settings
     from zoo.launch.local import run
     from zoo.launch.stages import run_stage
+    from zoo.stages.landscape_settings import NAME, landscape_settings
 
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -35,13 +35,13 @@ import torch
 import zarr
 from heading import heading
 
+import zoo
 from zoo.architectures.layout import Layout, Segment
-from zoo.dataset.materialize import MappedCohort
 from zoo.spec.record import RecordSpec
 from zoo.spec.run import RunSpec
 from zoo.store import StoreReader, TaskWriter, create_store
 from zoo.train.checkpoint import METRICS, Checkpoint
-from zoo.train.plan import Cohort, Plan
+from zoo.train.plan import Cohort, Plan, metrics_of
 
 
 def make_plan(models, checkpoints, params, task_rows):
@@ -59,6 +59,7 @@ def make_plan(models, checkpoints, params, task_rows):
         group_rows=4,
         example_shape=(64,),
         classes=10,
+        metrics=metrics_of(METRICS),
     )
     return Plan("bench", {}, RecordSpec(probe_size=0), {"digits": {}}, (cohort,))
 
@@ -118,8 +119,7 @@ def readers(folder):
     ours = StoreReader(folder / "x.zarr").cohorts[0]
     array = zarr.open_array(folder / "x.zarr" / "bench" / "weights", mode="r")
     flat = np.load(folder / "x.npy", mmap_mode="r")
-    everything = np.argwhere(ours.recorded)
-    mapped = MappedCohort(ours, *everything.T, flat.reshape(-1, flat.shape[2]))
+    mapped = zoo.open(folder / "x.zarr").query().materialize(folder / "maps").zoo
     h5 = h5py.File(folder / "x.h5")
     whole = safetensors.safe_open(folder / "x.safetensors", "numpy").get_slice("x")
     one = safetensors.numpy.load_file
@@ -130,7 +130,7 @@ def readers(folder):
     return {
         "np.memmap (plain bytes)": lambda rows, ks: flat[rows, ks],
         "phasezoo": ours.read_weights,
-        "phasezoo, materialized": mapped.read_weights,
+        "phasezoo, materialized": mapped.source.cohorts[0].read_weights,
         "zarr, loop": each(lambda r, k: array[r, k]),
         "zarr, vindex": lambda rows, ks: array.vindex[
             rows[:, None], ks[:, None], np.arange(array.shape[2])[None]

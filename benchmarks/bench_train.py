@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from zoo.architectures import build
 from zoo.data import load, prepare
+from zoo.objectives import OBJECTIVES
 from zoo.optim import OPTIMIZERS
 from zoo.spec import RunSpec
 from zoo.train.backends import PRECISIONS, conv_form, step_function
@@ -177,9 +178,10 @@ def zoo_engine(case: Case, data: Data, G: int, backend: str) -> Callable[[int], 
     prepared = data.prepared
     network = build(runs[0], prepared.example_shape, prepared.classes)
     stacked = network.inputs(data.x)
-    task = TaskData(prepared, data.x, stacked, stacked, stacked, data.y, None)
+    loss = OBJECTIVES["cross_entropy"]("class")
+    task = TaskData(prepared, data.x, stacked, stacked, stacked, data.y[None], None, loss)
     key = cohort_key(runs[0], load("digits"), RecordSpec(steps=(1,)))
-    recipe = Recipe(network, OPTIMIZERS[case.optimizer], key, PRECISIONS["float32"],
+    recipe = Recipe(network, loss, OPTIMIZERS[case.optimizer], key, PRECISIONS["float32"],
                     conv_form(backend), dropout=False)  # fmt: skip
     group = make_group(runs, np.zeros((G, 1), dtype=np.int64), G, task, subset=False)
     take_step = step_function(recipe, backend)

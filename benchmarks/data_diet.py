@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 import zoo
-from zoo.launch.provenance import fingerprint
+from zoo.provenance import fingerprint
 from zoo.report.diet_accuracy import LEVEL, accuracy_by_keep
 from zoo.report.score_tables import score_report
 
@@ -34,7 +34,7 @@ def read(path):
     """Return the numbers that the findings hang on."""
     cells = {
         (cell.label_noise, cell.rule, cell.keep): np.array(cell.values)
-        for cell in accuracy_by_keep(zoo.open(path))
+        for cell in accuracy_by_keep(zoo.open(path), by=())
     }
     return cells, score_report(path)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from zoo.train.backends import exact_gpu_arithmetic
+from zoo.arithmetic import pinned
 
 NO_DEVICE = (
     "There is no CUDA device here, so nothing was measured and there are no figures.\n"
@@ -44,7 +44,7 @@ def begin(*, smoke: bool) -> tuple[str, dict[str, object]] | None:
     if not smoke and not torch.cuda.is_available():
         print(NO_DEVICE)
         return None
-    exact_gpu_arithmetic()
+    pinned().__enter__()  # never left: nothing else runs in this process
     found = environment()
     print("  ".join(f"{name}={value}" for name, value in found.items()))
     return "cpu" if smoke else "cuda", found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from importlib import metadata
 
-from zoo.launch.provenance import fingerprint
+from zoo.provenance import fingerprint
 
 __all__ = ["heading"]
 

@@ -8,16 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from house_imports import ROOMS, circles, tree_of, upward
 
 REPO = Path(__file__).parents[1]
 HOUSE = REPO / "zoo"
 FILES = sorted(HOUSE.rglob("*.py"))
-
-#: From the ground to the roof; a room imports only what stands before it.
-ROOMS = (
-    "errors", "registry", "seeds", "spec", "data", "kernels", "architectures", "optim", "train",
-    "diets", "landscape", "store", "phases", "dataset", "report", "launch", "cli",
-)  # fmt: skip
 
 #: Libraries that one room alone may import.
 ONLY_IN = {
@@ -48,6 +43,9 @@ NEVER = {
 #: Reads a published format that is a pickle, by an unpickler that admits one kind of array.
 READS_PICKLES = "zoo/data/cifar.py"
 
+#: Functions that are a loss, or what one is made of.
+LOSSES = r"(\w*_)?cross_entropy(_\w+)?|log_softmax|logsumexp|(mse|nll|l1|huber)_loss"
+
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
@@ -61,29 +59,14 @@ def file(request):
     return request.param
 
 
-def tree_of(path):
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
 def imports(tree, *, top_only=False):
-    """Yield the dotted names that a module imports, those for type checking alone left out."""
-    nodes = list(tree.body) if top_only else list(ast.walk(tree))
-    checking = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for inner in ast.walk(node)
-    }
-    for node in nodes:
-        if id(node) in checking:
-            continue
+    """Yield the dotted names that a module imports, for whatever purpose."""
+    for node in tree.body if top_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
             yield node.module
-            if node.module == "zoo":
-                yield from (f"zoo.{alias.name}" for alias in node.names)
 
 
 def room_of(path):
@@ -102,24 +85,111 @@ def docstring_lines(node):
 
 
 def test_every_room_has_its_place():
-    rooms = {room_of(path) for path in FILES} - {"__init__", "__main__"}
+    rooms = {room_of(path) for path in FILES}
     assert rooms <= set(ROOMS), f"rooms without a place in the house: {rooms - set(ROOMS)}"
     assert len(FILES) > 50
 
 
-def test_a_room_imports_only_what_stands_below(file):
-    room = room_of(file)
-    if room == "__init__":
-        return  # the front door: its names are imported on first use
-    for name in imports(tree_of(file)):
-        parts = name.split(".")
-        if parts[0] != "zoo" or len(parts) == 1:
-            continue
-        if parts[1] not in ROOMS:  # a public name of the front door (zoo.open, __version__)
-            assert room == "cli", f"{name_of(file)} imports {name}: only the roof uses the door"
-            continue
-        below = ROOMS.index(parts[1]) <= ROOMS.index(room)
-        assert below, f"{name_of(file)} ({room}) imports {name}, which stands above it"
+def test_a_room_imports_and_starts_only_what_stands_below():
+    assert upward(REPO) == []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert [c for c in circles(REPO) if "zoo.spec.run" not in c] == []
+
+
+#: A small house: what stands where, before something is planted in it.
+SMALL = {
+    "zoo/__init__.py": "",
+    "zoo/__main__.py": "from zoo.cli.main import main\n",
+    "zoo/errors.py": "",
+    "zoo/store/__init__.py": "from zoo.store.reader import read\n",
+    "zoo/store/reader.py": "import zoo.errors\n",
+    "zoo/launch/__init__.py": "",
+    "zoo/launch/local.py": "from zoo.store import read\n",
+    "zoo/cli/__init__.py": "",
+    "zoo/cli/__main__.py": "from zoo.cli.main import main\n",
+    "zoo/cli/main.py": "import zoo\nTABLE = {'run': 'zoo.cli.run:run'}\n",
+    "zoo/cli/run.py": "from zoo.launch.local import run\n",
+}
+
+
+def planted(folder, name, text):
+    """Build the small house with one more file, or with a file that says more."""
+    for path, content in (SMALL | {name: SMALL.get(name, "") + text}).items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from zoo.launch.local import run",
+        "import zoo.cli.main",
+        "from zoo import cli",
+        "import zoo",
+        "def f():\n    from zoo.launch import local",
+        "if TYPE_CHECKING:\n    from zoo.launch.local import run",
+        "import_module('zoo.launch')",
+        "TABLE = {'run': 'zoo.launch.local:run'}",
+        "import_module(f'zoo.{room}')",
+        "import_module(f'zoo.launch.{name}')",
+        "run([sys.executable, '-P', '-m', 'zoo.cli', *words])",
+        "WORDS = ('-m', 'zoo')",
+        "command = 'python -m zoo run'",
+        "command = f'{python} -m zoo.cli run'",
+        "BOOT = 'import sys; from zoo.launch.local import run'",
+    ],
+)
+def test_a_planted_import_from_above_is_found(tmp_path, text):
+    found = upward(planted(tmp_path, "zoo/store/writer.py", f"{text}\n"))
+    assert found
+    assert all(line.startswith("zoo/store/writer.py:") for line in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import zoo.errors",
+        "from zoo.store.reader import read",
+        "import_module('zoo.errors')",
+        "'''See :func:`zoo.launch.local.run`.'''",
+        "def f():\n    '''What `python -m zoo` calls.'''",
+        "logging.getLogger('zoo.launch')",
+        "message = f'run `zoo {verb}`, or zoo.open(path) and z.query(...)'",
+        "run([sys.executable, '-m', 'pip'])",
+        "name_in_a_file = f'zoo.{activation}'",
+    ],
+)
+def test_what_stands_below_or_only_reads_like_an_import_is_allowed(tmp_path, text):
+    house = planted(tmp_path, "zoo/store/writer.py", f"{text}\n")
+    assert upward(house) == []
+    assert circles(house) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from zoo.store.reader import read",
+        "def f():\n    from zoo.store.reader import read",
+        "if TYPE_CHECKING:\n    from zoo.store.reader import read",
+        "import_module('zoo.store.reader')",
+    ],
+)
+def test_a_planted_circle_is_found(tmp_path, text):
+    back = "if TYPE_CHECKING:\n    import zoo.store.schema\n"
+    one_way = planted(tmp_path / "a", "zoo/store/schema.py", f"{text}\n")
+    assert circles(one_way) == []
+    house = planted(tmp_path / "b", "zoo/store/schema.py", f"{text}\n")
+    (house / "zoo" / "store" / "reader.py").write_text(back)
+    assert circles(house) == [["zoo.store.reader", "zoo.store.schema"]]
+
+
+def test_a_file_that_imports_from_its_own_package_is_in_a_circle(tmp_path):
+    house = planted(tmp_path, "zoo/store/reader.py", "from zoo.store import read\n")
+    assert circles(house) == [["zoo.store", "zoo.store.reader"]]
 
 
 def test_libraries_stay_in_their_rooms(file):
@@ -157,6 +227,30 @@ def test_optional_libraries_are_imported_on_use(file):
     assert not found & OPTIONAL
 
 
+def loops_over_ops(tree):
+    """The lines that go through the ops of a network by hand."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and (
+            node.attr == "nodes"
+            or (node.attr == "ops" and ast.unparse(node.value).split(".")[-1] == "network")
+        )
+    ]
+
+
+def test_one_walker_goes_over_the_ops_of_a_network(file):
+    if room_of(file) != "architectures":
+        found = loops_over_ops(tree_of(file))
+        assert not found, f"{name_of(file)}:{found}: call the network's own passes"
+
+
+def test_a_loop_over_ops_is_seen():
+    for planted in ("for op in self.network.ops: pass", "a = network.graph.nodes[0]"):
+        assert loops_over_ops(ast.parse(planted))
+
+
 def test_files_and_functions_are_short(file):
     lines = len(file.read_text(encoding="utf-8").splitlines())
     assert lines < MAX_FILE_LINES, f"{name_of(file)} has {lines} lines"
@@ -192,6 +286,32 @@ def test_nothing_prints_outside_the_command_line(file):
             assert node.func.id != "print", f"{name_of(file)}:{node.lineno} prints"
 
 
+def losses_of(tree):
+    """Return the names of loss functions that a module uses; text and comments do not count."""
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return {name for name in names if re.fullmatch(LOSSES, name)}
+
+
+def test_losses_are_spelled_out_in_one_room(file):
+    """What a model minimises is known to its objective alone, and to the kernels beneath."""
+    if room_of(file) in ("objectives", "kernels"):
+        return
+    found = losses_of(tree_of(file))
+    assert not found, f"{name_of(file)} spells out {found}; an objective has the loss"
+
+
+def test_a_loss_spelled_out_elsewhere_is_found():
+    for line in (
+        "F.cross_entropy(z, y)",
+        "torch.logsumexp(z, -1)",
+        "x.log_softmax(-1)",
+        "mse_loss",
+    ):
+        assert losses_of(ast.parse(line)), line
+    assert not losses_of(ast.parse("OBJECTIVES['cross_entropy'].losses(z, y)  # logsumexp"))
+
+
 def test_nothing_seeds_globally_or_unpickles(file):
     text = ast.unparse(tree_of(file))  # without comments
     for pattern in (
@@ -209,7 +329,8 @@ def test_nothing_names_a_machine():
     folders = ("zoo", "tests", "sweeps", "docs", "tools", "benchmarks", "slurm", ".ci")
     files = [p for name in folders for p in (REPO / name).rglob("*") if p.is_file()]
     files += [p for p in REPO.iterdir() if p.is_file() and not p.name.startswith(".")]
-    machine = re.compile("/" + r"(home|root|work|Users|scratch)/\w" + r"|\b\d{1,3}(\.\d{1,3}){3}\b")
+    address = r"(?<!\.)\b\d{1,3}(\.\d{1,3}){3}\b"  # after a dot it is the name of a chunk
+    machine = re.compile("/" + r"(home|root|work|Users|scratch)/\w" + "|" + address)
     for path in files:
         if path.suffix in suffixes and "__pycache__" not in path.parts:
             found = machine.search(path.read_text(encoding="utf-8", errors="replace"))

@@ -41,3 +41,11 @@ echo "Installing phasezoo and what it needs into $venv; the first time this take
 # shellcheck disable=SC2086  # PIP_FLAGS is a list of words
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     --constraint constraints.txt ${PIP_FLAGS:-} --editable ".[$extras]"
+
+# Rivals in tests, whose own dependencies are in the extra: they name torchvision, do not import it,
+# and its wheels do not load beside a CPU-only torch.
+if [[ ",$extras," == *,test,* ]]; then
+    # shellcheck disable=SC2086
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+        --constraint constraints.txt ${PIP_FLAGS:-} curvlinops-for-pytorch backpack-for-pytorch
+fi

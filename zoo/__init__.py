@@ -1,7 +1,8 @@
 """phasezoo: a model-zoo generator and weight-space dataset builder.
 
 ``zoo.open(path)`` opens a store; ``zoo.load_sweep(path)``, ``zoo.plan(sweep)`` and
-``zoo.run(sweep, out)`` make one. Each name is imported on first use, so ``import zoo`` is quick.
+``zoo.run(sweep, out)`` make one. Each name is imported on first use, so ``import zoo`` is quick;
+the same holds for the packages below it, such as ``zoo.dataset`` and ``zoo.errors``.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from zoo.filling import FILLERS
+from zoo.version import __version__
+
 if TYPE_CHECKING:
     from zoo.dataset import Zoo, open  # noqa: A004
     from zoo.launch.local import run
     from zoo.spec import RecordSpec, RunSpec, Sweep, load_sweep
     from zoo.train.planner import plan
-
-__version__ = "0.1.0"
 
 _WHERE = {
     "RecordSpec": "zoo.spec",
@@ -27,6 +29,11 @@ _WHERE = {
     "plan": "zoo.train.planner",
     "run": "zoo.launch.local",
 }
+#: Packages and modules that need no import of their own.
+_ROOMS = (
+    "architectures", "data", "dataset", "diets", "errors", "landscape", "launch", "objectives",
+    "optim", "phases", "report", "seeds", "spec", "stages", "store", "train",
+)  # fmt: skip
 __all__ = [
     "RecordSpec",
     "RunSpec",
@@ -40,8 +47,21 @@ __all__ = [
 ]
 
 
+def _fill_registries() -> None:
+    import zoo.composition  # noqa: F401
+
+
+FILLERS.append(_fill_registries)
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"zoo.{name}")
     if name not in _WHERE:
         msg = f"module 'zoo' has no attribute {name!r}"
         raise AttributeError(msg)
     return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_ROOMS, *(name for name in globals() if name.startswith("__"))})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from types import MappingProxyType
 
 import numpy as np
@@ -10,7 +11,7 @@ from zoo.architectures import build
 from zoo.spec.record import RecordSpec
 from zoo.spec.run import RunSpec
 from zoo.train.checkpoint import METRICS
-from zoo.train.plan import Cohort, Plan
+from zoo.train.plan import Cohort, Plan, metrics_of
 
 EXAMPLES, EXAMPLE_SHAPE, CLASSES, PROBE = 64, (1, 8, 8), 10, 4
 
@@ -53,6 +54,9 @@ class MemoryCohort:
     def read_weights(self, rows, ks):
         return self._weights[rows, ks]
 
+    def weight_checksums(self, rows, ks):
+        return np.array([zlib.crc32(row.tobytes()) for row in self._weights[rows, ks]])
+
     def read_probe(self, rows, ks):
         return self._probe[rows, ks]
 
@@ -85,11 +89,16 @@ def make_cohort(specs, *, checkpoints=4, name=None):
         group_rows=4,
         example_shape=EXAMPLE_SHAPE,
         classes=CLASSES,
+        metrics=metrics_of(METRICS),
     )
 
 
 def make_plan(cohorts, *, axes=None, name="fabricated", probe_size=PROBE):
-    facts = {"fingerprint": "0" * 64, "train": EXAMPLES, "probe_indices": list(range(PROBE))}
+    facts = {
+        "fingerprint": "0" * 64,
+        "train_examples": EXAMPLES,
+        "probe_indices": list(range(PROBE)),
+    }
     return Plan(name, axes or {}, RecordSpec(probe_size=probe_size), {"digits": facts}, cohorts)
 
 

@@ -130,8 +130,11 @@ def test_snapshots_are_kept_verified_and_never_changed(store, capsys):
         view[:3].snapshot("last.v1")
     with pytest.raises(UnknownNameError, match=r"did you mean 'last.v1'"):
         z.snapshot("last.v2")
-    with pytest.raises(QueryError, match="letters, digits"):
-        view.snapshot("../out")
+    for name in ("../out", 3.5, None, "", ["a"]):
+        with pytest.raises(QueryError, match="letters, digits"):
+            view.snapshot(name)
+        with pytest.raises(UnknownNameError, match="no snapshot"):
+            z.snapshot(name)
     assert view[::-1].snapshot("reversed").hash != taken.hash  # the order is part of it
     report = verify_store(store)
     assert (report.problems, report.strays) == ((), ())
@@ -207,8 +210,7 @@ def test_columns_that_stages_add_are_targets_and_tasks(store):
     z = zoo.open(store)
     view = z.query("phase != 'undetermined' and epoch == -1")
     assert set(view.counts("phase")) == {"I", "IV-A"}
-    data = view.torch_dataset(targets="phase")
-    assert data.labels == {"phase": ("I", "IV-A", "undetermined")}
+    data = view.torch_dataset(targets="phase", classes=["I", "IV-A"])
     assert [data[i][1].item() for i in (0, len(view) - 1)] == [0, 1]
     rows = zoo.dataset.benchmark(
         view, tasks=["phase"], models=["ridge"], inputs=["hyper-parameters", "statistics"]

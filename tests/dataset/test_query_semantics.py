@@ -32,7 +32,7 @@ def plain_rows(zoo):
                     "step": int(cohort.steps[m, k]),
                     "epoch": float(cohort.epochs[m, k]),
                     "from_end": position - len(ks),
-                    "step_lr": float(source.metric("lr")[m, k]),
+                    "step_lr": float(source.metric("step_lr")[m, k]),
                 }
                 for name in ("test_accuracy", "train_loss"):
                     row[name] = source.metric(name)[m, k]
@@ -221,6 +221,28 @@ def test_float32_metrics_compare_in_their_own_precision():
     store.cohorts[1]._metrics["test_accuracy"][:] = np.float32(0.1)
     assert len(Zoo(store).query("test_accuracy >= 0.9")) == store.cohorts[0].recorded.sum()
     assert len(Zoo(store).query(test_accuracy=0.9)) == store.cohorts[0].recorded.sum()
+
+
+def test_values_of_single_precision_find_what_they_came_from():
+    store = make_store(1, cuts=False)
+    for source in store.cohorts:
+        rates = [[run.lr] for run in source.cohort.runs]
+        source._metrics["step_lr"][:] = np.array(rates, dtype=np.float32)
+    zoo = Zoo(store)
+    every = zoo.query()
+    assert len(zoo.query("step_lr == lr")) == len(every)
+    assert len(zoo.query("step_lr > lr or step_lr < lr")) == 0
+    lr = every["lr"][0]
+    same = found(every[every["lr"] == lr])
+    assert len({*every["lr"].tolist(), *np.float32(every["lr"]).tolist()}) > 2
+    for one in (lr, float(lr), np.float32(lr), every["step_lr"][0]):
+        assert found(zoo.query(lr=one)) == found(zoo.query(step_lr=one)) == same
+        assert found(zoo.query(lr=[one])) == found(zoo.query(step_lr=[one])) == same
+        assert found(zoo.query(lr=(one, one))) == found(zoo.query(step_lr=(one, one))) == same
+    assert len(zoo.query(lr=every["step_lr"])) == len(every)
+    assert len(zoo.runs(lr=np.float32(lr))) == len(zoo.runs(lr=lr)) > 0
+    # a double is not single: it finds the double that it is
+    assert len(zoo.query(lr=float(np.float32(lr)))) == 0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zoo.dataset import Zoo
 from zoo.dataset.splits import Split, cell_columns, group_keys, split_by, split_where
-from zoo.errors import QueryError, SpecError, StoreCorruptError
+from zoo.errors import QueryError, SpecError, StoreCorruptError, StoreError
 from zoo.spec.run import RunSpec
 
 
@@ -131,8 +131,13 @@ def test_a_split_goes_through_a_file_and_any_change_of_it_is_seen(zoo, tmp_path)
     text = (tmp_path / "s.json").read_text()
     run = split.parts["test"][0]
     (tmp_path / "s.json").write_text(text.replace(run, run[::-1], 1))
-    with pytest.raises(StoreCorruptError, match="checksum"):
+    with pytest.raises(StoreCorruptError, match="checksum; remove it, and make it again with"):
         Split.load(tmp_path / "s.json")
+    (tmp_path / "s.json").unlink()
+    with pytest.raises(StoreError, match=r"cannot read .*s\.json: No such file"):
+        Split.load(tmp_path / "s.json")
+    split_by(zoo.query(), "seed", seed=3).save(tmp_path / "s.json")
+    assert Split.load(tmp_path / "s.json") == split
     assert json.loads(text)["hash"] == split.hash
 
 

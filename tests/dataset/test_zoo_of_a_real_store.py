@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,21 +91,18 @@ def test_a_model_answers_as_recorded(real):
     assert inputs.shape == (16, *data.example_shape)
     view = real.query("epoch == -1 and status == 'done'")
     assert set(view["architecture"]) == {"mlp", "cnn"}
-    parts = view.by_cohort()
-    seen = 0
-    for name, logits in view.probe_logits().items():
-        for i in range(len(parts[name])):
-            model = parts[name].model(i)
-            with torch.no_grad():
-                ours = model(torch.from_numpy(inputs)).numpy()
-                predicted = model(torch.from_numpy(data.test_x)).argmax(1).numpy()
-            scale = np.abs(ours).max()
-            np.testing.assert_allclose(ours, logits[i], atol=1e-3 * scale, rtol=0)
-            accuracy = float((predicted == data.test_y).mean())
-            # one example may change sides between two orders of summation
-            assert abs(accuracy - parts[name][i]["test_accuracy"]) <= 1.5 / len(data.test_y)
-            seen += 1
-    assert seen == len(view) == 17
+    assert len(view) == 17
+    assert len(view.cohorts) > 2
+    for i, logits in enumerate(view.probe_logits()):
+        model = view.model(i)
+        with torch.no_grad():
+            ours = model(torch.from_numpy(inputs)).numpy()
+            predicted = model(torch.from_numpy(data.test_x)).argmax(1).numpy()
+        scale = np.abs(ours).max()
+        np.testing.assert_allclose(ours, logits, atol=1e-3 * scale, rtol=0)
+        accuracy = float((predicted == data.test_y).mean())
+        # one example may change sides between two orders of summation
+        assert abs(accuracy - view[i]["test_accuracy"]) <= 1.5 / len(data.test_y)
     assert len(labels) == 16
 
 
@@ -195,6 +193,20 @@ def test_the_guide_runs(folder, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "did you mean 'test_accuracy'" in printed
     assert (folder / "quickstart.png").stat().st_size > 10_000
+
+
+def test_the_first_example_of_the_readme_runs(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for library in ("pandas", "polars", "xarray", "h5py"):  # make demo installs none of them
+        monkeypatch.setitem(sys.modules, library, None)
+    text = (REPO / "README.md").read_text()
+    block = re.search(r"```python\n(.*?)```", text, flags=re.DOTALL).group(1)
+    assert len(block.splitlines()) <= 11
+    assert "stacked_weights()" in block
+    exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "models; {" in printed
+    assert re.search(r"\(\d+, (\d+)\) \(\d+, \1\)", printed)  # [n, P] and [K, P]
 
 
 def test_the_guide_names_every_column(real):

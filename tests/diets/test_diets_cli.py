@@ -115,32 +115,40 @@ def test_on_a_cluster_training_waits_for_the_scores(tmp_path, monkeypatch, made)
     """The order of what is handed in; that a scheduler keeps it, ``tests/slurm`` shows."""
     from types import SimpleNamespace
 
-    from zoo.cli import clustering
-    from zoo.launch import submit
-    from zoo.launch.prepare import prepare_store
+    from zoo.launch import submit_steps
     from zoo.spec import load_sweep
+    from zoo.stages.plan import prepare_store
+    from zoo.store import read_plan
 
     handed = []
 
-    def stage(store, profile, words, after):
-        handed.append((words, list(after)))
-        return SimpleNamespace(jobs={0: 40 + len(handed)}, stage={"name": words[0]})
+    def stage(store, profile, stage, dependency):
+        handed.append((stage["name"], dependency))
+        return SimpleNamespace(jobs={0: 40 + len(handed)})
 
     def train(store, found, *, dependency=None):
         handed.append(("train", dependency))
-        return SimpleNamespace(jobs={0: 40 + len(handed)}, stage={})
+        return SimpleNamespace(jobs={0: 40 + len(handed)})
 
-    monkeypatch.setattr(submit, "hand_in_stage", stage)
-    monkeypatch.setattr(submit, "hand_in", train)
+    monkeypatch.setattr(submit_steps, "hand_in_stage", stage)
+    monkeypatch.setattr(submit_steps, "hand_in", train)
+    monkeypatch.setattr(submit_steps, "dry_run", lambda ready, steps: [])
     path = tmp_path / "new.zarr"
     prepare_store(load_sweep(made / "s.toml"), path)
-    draft = SimpleNamespace(elements=((),), profile=None)
-    args = SimpleNamespace(then=["score"])
-    clustering._hand_in(args, SimpleNamespace(path=path, draft=draft))
-    assert handed == [(["score"], []), ("train", "afterok:41"), (["score"], [42])]
-    handed.clear()
-    clustering._hand_in(args, SimpleNamespace(path=made / "z.zarr", draft=draft))
-    assert handed == [("train", None), (["score"], [41])]
+    profile = SimpleNamespace(for_stage=lambda cpus=None: None)
+    draft = SimpleNamespace(elements=((),), profile=profile)
+    wishes = [submit_steps.StageWish(("score",), parallel=True)]
+
+    def hand_in(store):
+        handed.clear()
+        ready = SimpleNamespace(path=store, plan=read_plan(store), draft=draft, status=None)
+        submit_steps.hand_in_steps(ready, submit_steps.plan_steps(ready, wishes))
+        return handed
+
+    assert hand_in(path) == [
+        ("score", None), ("train", "afterok:41"), ("score", "afterany:42"),
+    ]  # fmt: skip
+    assert hand_in(made / "z.zarr") == [("train", None), ("score", "afterany:41")]
 
 
 @pytest.mark.parametrize("block", range(len(re.findall(r"```python\n", GUIDE))))

@@ -13,6 +13,7 @@ from zoo.architectures.network import row_to_state_dict
 from zoo.architectures.op import Mode
 from zoo.diets.gradients import gradient_norms, last_features
 from zoo.diets.scores import SCORES, Outputs
+from zoo.objectives import OBJECTIVES
 from zoo.spec import RunSpec
 
 G, B = 2, 24
@@ -24,6 +25,9 @@ CASES = {
     "cnn group norm": RunSpec(architecture="cnn", width=8, norm="group", activation="gelu"),
     "cnn standardized": RunSpec(architecture="cnn", width=8, weight_transform="standardize"),
 }
+
+
+LOSS = OBJECTIVES["cross_entropy"]("class")
 
 
 def setting(run):
@@ -60,7 +64,9 @@ def per_sample_norms(network, row, x, labels, dtype=torch.float64):
 def test_ghost_norms_are_the_norms_of_per_sample_gradients(case):
     network, slab, x, labels = setting(CASES[case])
     xs = network.inputs(x)
-    found = gradient_norms(network, network.views(slab), xs.expand(G, *xs.shape), labels)
+    found = gradient_norms(
+        network, LOSS, network.views(slab), xs.expand(G, *xs.shape), labels.expand(G, -1)
+    )
     assert found.shape == (G, B)
     for g in range(G):
         wanted = per_sample_norms(network, slab[g], x, labels)
@@ -76,8 +82,8 @@ def test_labels_of_each_model():
     network, slab, x, labels = setting(CASES["mlp"])
     xs = network.inputs(x).expand(G, B, 1, 64)
     both = torch.stack([labels, (labels + 3) % 10])
-    found = gradient_norms(network, network.views(slab), xs, both)
-    one = gradient_norms(network, network.views(slab), xs, both[1])
+    found = gradient_norms(network, LOSS, network.views(slab), xs, both)
+    one = gradient_norms(network, LOSS, network.views(slab), xs, both[1].expand(G, -1))
     assert torch.equal(found[1], one[1])
     assert not torch.allclose(found[0], one[0])
 
@@ -87,10 +93,11 @@ def test_grand_of_the_last_layer_is_that_part_of_the_gradient():
     xs = network.inputs(x).expand(G, B, 1, 64)
     params = network.views(slab)
     logits, _ = network.forward(params, xs, Mode(training=False))
-    said = SCORES["grand_last"].compute(Outputs(network, params, xs, logits, labels))
+    labels = labels.expand(G, -1)
+    said = SCORES["grand_last"].compute(Outputs(network, LOSS, params, xs, logits, labels))
     h = last_features(network, params, xs)
     error = torch.softmax(logits, -1) - F.one_hot(labels, 10)
     full = torch.einsum("gbc,gbf->gbcf", error, h).flatten(2)
     wanted = torch.cat([full, error], -1).norm(dim=-1)
     torch.testing.assert_close(said, wanted, rtol=1e-5, atol=1e-6)
-    assert (said <= gradient_norms(network, params, xs, labels) * (1 + 1e-5)).all()
+    assert (said <= gradient_norms(network, LOSS, params, xs, labels) * (1 + 1e-5)).all()

@@ -10,24 +10,28 @@ import torch
 from scipy.special import entr, softmax
 
 from zoo.architectures import build, initial_row
+from zoo.data.score_file import file_fingerprint, read_scores
 from zoo.diets.scores import SCORES, Outputs, Trajectory
 from zoo.diets.scores.el2n import error_norm
 from zoo.diets.scores.forgetting import forgetting_events
-from zoo.diets.scores.from_file import file_fingerprint, read_scores
 from zoo.diets.scores.input_norm import input_norm
 from zoo.diets.scores.memorization import memorization
 from zoo.diets.scores.prototype import k_means, prototype
 from zoo.diets.scoring import score_models
 from zoo.errors import DataError, MissingDataError
+from zoo.objectives import OBJECTIVES
 from zoo.registry import vocabulary
 from zoo.spec import RunSpec
+
+LOSS = OBJECTIVES["cross_entropy"]("class")
 
 LOGITS = torch.tensor([[[3.0, 1.0, -2.0], [0.2, 0.1, 0.0], [-1.0, 4.0, 4.5], [0.0, 0.0, 9.0]]])
 LABELS = torch.tensor([0, 2, 1, 2])
 
 
 def say(name, logits=LOGITS, labels=LABELS):
-    outputs = Outputs(None, {}, torch.zeros(0), logits, labels)
+    labels = labels.expand(logits.shape[:-1])
+    outputs = Outputs(None, LOSS, {}, torch.zeros(0), logits, labels)
     return SCORES[name].compute(outputs)[0].numpy()
 
 
@@ -56,7 +60,7 @@ def test_loss_entropy_and_margin_are_those_of_torch_and_scipy():
 def test_labels_may_differ_between_models():
     logits = LOGITS.expand(2, -1, -1)
     labels = torch.stack([LABELS, (LABELS + 1) % 3])
-    outputs = Outputs(None, {}, torch.zeros(0), logits, labels)
+    outputs = Outputs(None, LOSS, {}, torch.zeros(0), logits, labels)
     for name in ("el2n", "loss", "margin", "entropy"):
         both = SCORES[name].compute(outputs)
         for row in range(2):
@@ -154,11 +158,11 @@ def test_scores_do_not_depend_on_the_models_beside():
     other[1:] = torch.randn(slab[1:].shape, generator=torch.Generator().manual_seed(5))
     other[2] = torch.nan
     x = torch.randn(700, 1, 64, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(700) % 10
+    labels = torch.arange(700)[None] % 10
     names = [n for n in SCORES if getattr(SCORES[n], "kind", "") in ("point", "features")]
     assert len(names) >= 7
-    a = score_models(built, slab, x, labels, names)
-    b = score_models(built, other, x, labels, names)
+    a = score_models(built, LOSS, slab, x, labels, names)
+    b = score_models(built, LOSS, other, x, labels, names)
     for name in names:
         assert a[name][0].numpy().tobytes() == b[name][0].numpy().tobytes(), name
         assert a[name].shape == (3, 700)
@@ -167,9 +171,16 @@ def test_scores_do_not_depend_on_the_models_beside():
 def test_scores_follow_a_permutation_of_the_examples():
     built, slab = network(RunSpec(width=16))
     x = torch.randn(600, 1, 64, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(600) % 10
+    labels = torch.arange(600)[None] % 10
     turn = torch.randperm(600, generator=torch.Generator().manual_seed(1))
-    a = score_models(built, slab, x, labels, ["el2n", "grand", "loss"])
-    b = score_models(built, slab, x[turn], labels[turn], ["el2n", "grand", "loss"])
+    a = score_models(built, LOSS, slab, x, labels, ["el2n", "grand", "loss"])
+    b = score_models(
+        built,
+        LOSS,
+        slab,
+        x[turn],
+        labels[:, turn],
+        ["el2n", "grand", "loss"],
+    )
     for name in a:
         torch.testing.assert_close(a[name][:, turn], b[name], rtol=1e-5, atol=1e-6)

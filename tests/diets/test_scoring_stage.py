@@ -18,15 +18,18 @@ from zoo.diets.ranks import noise_precision, rank_correlation, score_correlation
 from zoo.diets.scoring import score_block
 from zoo.diets.selection import Rule, select
 from zoo.errors import DataError, MissingDataError, SpecError, TrainError
-from zoo.launch import stages
-from zoo.launch.kept import MASK, kept_of_task
+from zoo.launch.diets import score_first
 from zoo.launch.local import run
 from zoo.launch.reproduce import reproduce
-from zoo.launch.scoring import OWN, SCORING, jobs_of
 from zoo.spec import RunSpec, Sweep
+from zoo.stages import open_stage
+from zoo.stages.kept import MASK, kept_of_task
+from zoo.stages.plan import prepare_store
+from zoo.stages.score import OWN, SCORING, jobs_of
 from zoo.store import (
     content_hash,
     derived_columns,
+    publish,
     read_derived,
     read_plan,
     read_table,
@@ -158,7 +161,7 @@ def test_histograms_and_queries(store):
         for c in read_plan(store).cohorts
     )
     cohort = read_plan(store).cohorts[0]
-    group = xr.open_zarr(store, group=cohort.id, chunks=None)
+    group = xr.open_zarr(store / cohort.id, chunks=None)
     assert group[MASK].dims == ("model", "mask_byte")
     assert group[MASK].attrs["examples"] == 1437
 
@@ -210,9 +213,9 @@ def test_extending_scores_only_what_is_new_and_moves_no_mask(store, tmp_path, mo
     parts = []
     real = type(SCORING).run_part
 
-    def counted(self, where, settings, key):
+    def counted(self, where, settings, key, paths):
         parts.append(key)
-        return real(self, where, settings, key)
+        return real(self, where, settings, key, paths)
 
     monkeypatch.setattr(type(SCORING), "run_part", counted)
     more = {**TABLES, "block": [*TABLES["block"], {"base": {"score": "el2n", "keep": 0.4}}]}
@@ -293,9 +296,9 @@ def test_a_bad_demand_shows_before_a_store_is_made(tmp_path):
     assert not (tmp_path / "b.zarr").exists()
 
 
-def test_the_stage_is_one_of_the_stages():
-    assert stages.load_stage("scoring") is SCORING
-    assert stages.load_stage("diet-metrics").name == "diet-metrics"
+def test_the_stage_is_one_of_the_stages(tmp_path):
+    assert open_stage("scoring", tmp_path, OWN, {}).stage is SCORING
+    assert open_stage("diet-metrics", tmp_path, {}, {}).name == "diet-metrics"
 
 
 # --- agreement -----------------------------------------------------------------------------------
@@ -320,3 +323,24 @@ def test_noise_precision_is_a_count():
     score = np.arange(100.0)
     assert noise_precision(-score, wrong) == {"base": 0.1, "precision": 1.0, "lift": 10.0}
     assert noise_precision(score, wrong)["precision"] == 0
+
+
+def test_masks_of_all_cohorts_are_published_in_one_go(tmp_path, monkeypatch):
+    """Each publication reads the whole plan: one per cohort took 203 s for 128 of them."""
+    swept = {
+        "name": "wide",
+        "base": {"steps": 0, "width": 4, "depth": 1, "score": "input_norm", "keep": 0.9},
+        "grid": {"batch_size": [2, 3, 4]},
+        "diet": {"baseline": False},
+    }
+    path = tmp_path / "wide.zarr"
+    prepare_store(Sweep.from_dict(swept), path)
+    calls = []
+    monkeypatch.setattr(
+        "zoo.stages.score.publish", lambda *args, **kw: calls.append(1) or publish(*args, **kw)
+    )
+    plan = read_plan(path)
+    assert len(plan.cohorts) == 3
+    score_first(path, plan, workers=0)
+    assert len(calls) == 1
+    assert len(masks(path)) == plan.models

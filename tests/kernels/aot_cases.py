@@ -89,7 +89,7 @@ def step_of(name, more):
     run = RunSpec(optimizer=name, width=64, depth=2, data="digits", norm="layer", **more)
     layout = build(run, (1, 8, 8), 10).layout
     nesterov = "nesterov" in optimizer.fields
-    key = {"clipped": bool(more), "decay_mask": run.decay_mask, "nesterov": nesterov}
+    key = {"has_clip_norm": bool(more), "decay_mask": run.decay_mask, "nesterov": nesterov}
     slabs = [floats(4, layout.trained) for _ in range(2 + len(optimizer.moments))]
     table = floats(len(optimizer.names(clipped=bool(more))), 4, 1)
     active = torch.ones(4, dtype=torch.bool)

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.landscape.base import MODEL_METRICS, Block, layers
+from zoo.architectures.norms.ghost_batch import GhostBatchNorm
+from zoo.architectures.rule import GenericRule
+from zoo.architectures.tangent import rule_for
+from zoo.landscape.base import MODEL_METRICS, Block, applying, layers
 from zoo.landscape.curvature import curvature, stable_curvature
 from zoo.landscape.hessian import Hessian, double_backward_product
 from zoo.landscape.lanczos import Krylov
 from zoo.landscape.random import signs
 from zoo.landscape.spectrum import negative_share, spectrum
-from zoo.landscape.tangent import _Generic, rule_for
+from zoo.landscape.stacked import EVAL
 from zoo.spec.run import RunSpec
 
 KINDS = cases.kinds()
@@ -49,6 +52,20 @@ def test_there_is_a_case_for_every_kind():
     assert {"mlp-batch", "cnn-batch", "cnn-instance", "mlp-gelu", "cnn-group"} <= set(KINDS)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_the_oracle_is_the_plain_module_without_fused_norms(kind):
+    network = cases.network_of(**KINDS[kind])
+    x, _ = cases.examples_of()
+    module = network.module().double()
+    for tensor in module.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand(tensor.shape, generator=torch.Generator().manual_seed(5)))
+    expected = module(x.double())
+    by_hand = cases.without_fused_norms(module)
+    assert not any(isinstance(m, cases.FUSED) for m in by_hand.modules())
+    torch.testing.assert_close(by_hand(x.double()), expected, rtol=1e-10, atol=1e-10)
+
+
 def test_products_are_those_of_the_dense_hessian(world):
     network, slab, probe, dense = world
     v = signs(torch.arange(MODELS), "trace", 0, network.layout.trained)
@@ -66,25 +83,30 @@ def test_every_rule_agrees_with_the_generic_one(world):
     hessian = Hessian(network, slab, probe)
     v = signs(torch.arange(MODELS), "trace", 1, network.layout.trained)
     expected = hessian.product(v)
-    for index, rule in enumerate(hessian._rules):
-        generic = _Generic(rule.op, rule.p, rule.x, rule.mode)
-        if index >= hessian._first:
-            generic.d = rule_gradient(network, slab, probe, index)
-        hessian._rules[index] = generic
+    rules = hessian._point.rules
+    gradients = value_gradients(network, slab, probe)
+    for index, rule in enumerate(rules):
+        rules[index] = GenericRule(rule.op, rule.p, rule.xs, rule.mode)
+        if index in gradients:
+            rules[index].prepare(gradients[index])
+    assert len(gradients) > 3
     found = hessian.product(v)
     assert float((found - expected).norm() / expected.norm()) < 1e-5
 
 
-def rule_gradient(network, slab, probe, index):
-    """The gradient of op ``index``'s output, which a rule is prepared with."""
-    from zoo.landscape.stacked import EVAL, logit_gradient
-
+def value_gradients(network, slab, probe):
+    """The gradient of every node's value, which its rule is prepared with."""
     p = network.views(slab)
     z, saved = network.forward(p, probe.inputs(MODELS), EVAL)
-    d = logit_gradient(torch.softmax(z, -1), probe.labels(MODELS), probe.weight).unsqueeze(2)
-    for i in range(len(network.ops) - 1, index, -1):
-        d, _ = network.ops[i].backward(p, saved[i], d, EVAL, need_dx=True)
-    return d
+    d = probe.objective.gradient(z, probe.targets(MODELS)) * probe.weight.unsqueeze(-1)
+    found = {}
+
+    def visit(index, op, d, needs):
+        found[index] = d
+        return op.pull(p, saved[index], d, EVAL, needs)[0]
+
+    network.graph.backward(network.output_gradient(d), visit)
+    return found
 
 
 def test_curvature_against_the_dense_spectrum(world):
@@ -97,6 +119,11 @@ def test_curvature_against_the_dense_spectrum(world):
     scale = values.abs().amax(1)
     assert (below > -1e-5 * scale).all()
     assert (below <= found["lambda_min_residual"] + 1e-4 * scale).all()
+    # no estimate is further from an eigenvalue than its residual says, rounding included
+    for name in ("lambda_max", "lambda_min"):
+        gap = (values - found[name][:, None]).abs().amin(1)
+        assert (gap <= found[f"{name}_residual"]).all()
+        assert (found[f"{name}_residual"] >= 2**-23 * scale).all()
     trace = dense.diagonal(dim1=1, dim2=2)
     off = (found["hessian_trace"] - trace.sum(1)).abs()
     assert (off <= 4 * found["hessian_trace_se"] + 1e-4 * scale).all()
@@ -141,6 +168,12 @@ def test_quadrature_integrates_the_density(name):
         error = draws.std(1) / draws.shape[1] ** 0.5
         scale = dense.square().sum((1, 2))
         assert ((draws.mean(1) - exact).abs() < 4.5 * error + 1e-3 * scale).all()
+    # the first moment as a column: that of the stored density, and as far off as its error says
+    own = D * (weights * nodes).sum(2)
+    torch.testing.assert_close(found["slq_trace"], own.mean(1))
+    torch.testing.assert_close(found["slq_trace_se"], own.std(1) / 24**0.5)
+    off = (found["slq_trace"] - moments[1]).abs()
+    assert (off < 4.5 * found["slq_trace_se"]).all()
     values = torch.linalg.eigvalsh(dense)
     exact = (values[:, 0] / values[:, -1]).abs()
     torch.testing.assert_close(found["r_e"], exact, rtol=2e-2, atol=1e-3)
@@ -178,7 +211,7 @@ def test_slots_and_neighbours_do_not_matter():
         wild = slab[order].clone()
         wild[0] = 1e30  # model 3's slot: overflows, stays finite as weights
         moved = entry.compute(block_of(network, wild, probe, seeds=seeds[order]), entry.options)
-        for column in entry.columns:
+        for column in applying(entry.columns, probe.objective):
             there = base[column.name][order][1:]
             np.testing.assert_array_equal(moved[column.name][1:], there, err_msg=column.name)
 
@@ -196,11 +229,8 @@ def test_where_training_turns_unstable():
 def test_rules_are_chosen_by_exact_type():
     network = cases.network_of(architecture="mlp", norm="ghost_batch")
     slab = cases.rows_of(network, 1)
-    from zoo.landscape.stacked import EVAL
-
     kinds = {
-        type(op).__name__: type(rule_for(op, network.views(slab), slab, EVAL)).__name__
-        for op in network.ops
-        if type(op).__name__ in ("GhostBatchNorm",)
+        type(op).__name__: type(rule_for(op, network.views(slab), (slab,), EVAL)).__name__
+        for op in network.ops_of(GhostBatchNorm)
     }
-    assert kinds == {"GhostBatchNorm": "_Generic"}
+    assert kinds == {"GhostBatchNorm": "GenericRule"}

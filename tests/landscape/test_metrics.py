@@ -12,12 +12,13 @@ from torch.func import functional_call
 
 from zoo.architectures import row_to_state_dict, state_dict_to_row
 from zoo.architectures.symmetry import apply_scaling, unit_symmetries
-from zoo.landscape.base import MODEL_METRICS
+from zoo.landscape.base import MODEL_METRICS, applying
 from zoo.landscape.behaviour import calibration_error
 from zoo.landscape.collapse import collapse_measures
 from zoo.landscape.ntk import kernel_alignment, tangent_kernel
 from zoo.landscape.random import normals
 from zoo.landscape.stacked import Probe, features
+from zoo.objectives import OBJECTIVES
 
 KINDS = cases.kinds()
 SOME = [
@@ -92,8 +93,8 @@ def test_kernel_alignment_is_one_for_the_label_kernel():
     y = torch.tensor([[0, 1, 2, 0, 1, 2]])
     onehot = torch.nn.functional.one_hot(y, 3).double()
     kernel = onehot @ onehot.mT
-    assert float(kernel_alignment(kernel, y, 3)) == pytest.approx(1.0)
-    assert float(kernel_alignment(3 * kernel + 5, y, 3)) == pytest.approx(1.0)
+    assert float(kernel_alignment(kernel, onehot)) == pytest.approx(1.0)
+    assert float(kernel_alignment(3 * kernel + 5, onehot)) == pytest.approx(1.0)
     _, _, _, _, block = world("mlp-none")
     same = compute("ntk", block, examples=8)
     there = compute("ntk", cases_replace(block, initial=block.slab), examples=8)
@@ -268,15 +269,15 @@ def test_probes_of_their_own_count_only_what_is_there():
     weight = torch.zeros(2, 160)
     weight[0] = 1 / 160
     weight[1, :short] = 1 / short
-    padded = Probe(rows, torch.stack([y, y]), weight)
+    padded = Probe(rows, torch.stack([y, y]), weight, OBJECTIVES["cross_entropy"]("class"))
     whole = cases.probe_of(network, x, y)
     part = cases.probe_of(network, x[:short], y[:short])
     for name in MODEL_METRICS:
         both = compute(name, block_of(network, slab, padded))
         alone = compute(name, block_of(network, slab, whole))
         cut = compute(name, block_of(network, slab, part))
-        for column in MODEL_METRICS[name].columns:
-            if "test" in column.name or column.name.startswith("slq"):
+        for column in applying(MODEL_METRICS[name].columns, padded.objective):
+            if "test" in column.name or column.name in ("slq_nodes", "slq_weights"):
                 continue
             own = both[column.name]
             torch.testing.assert_close(
@@ -295,9 +296,10 @@ def test_whether_neighbours_share_a_probe_does_not_matter():
     slab = cases.rows_of(network, 3)
     x, y = cases.examples_of(128)
     shared = cases.probe_of(network, x, y)
-    own = Probe(shared.x.repeat(3, 1, 1, 1), shared.y.repeat(3, 1), shared.weight.repeat(3, 1))
+    rows = shared.x.repeat(3, 1, 1, 1)
+    own = Probe(rows, shared.y.repeat(3, 1), shared.weight.repeat(3, 1), shared.objective)
     for name in MODEL_METRICS:
         a = compute(name, block_of(network, slab, shared))
         b = compute(name, block_of(network, slab, own))
-        for column in MODEL_METRICS[name].columns:
+        for column in applying(MODEL_METRICS[name].columns, shared.objective):
             np.testing.assert_array_equal(a[column.name], b[column.name], err_msg=column.name)

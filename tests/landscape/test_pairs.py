@@ -15,6 +15,7 @@ from zoo.architectures.symmetry import permutation_groups, random_permutation
 from zoo.landscape.batch_stats import with_fresh_statistics
 from zoo.landscape.cells import CellBlock, all_pairs, pair_mean, ring_pairs
 from zoo.landscape.connectivity import (
+    CHORD_OPTIONS,
     CURVE_OPTIONS,
     PairData,
     along_chord,
@@ -31,7 +32,14 @@ from zoo.landscape.stacked import gradient
 from zoo.landscape.weight_matching import match_rows, permute_row
 
 FIRST, SECOND = torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2])
-QUICK = {**CURVE_OPTIONS, "min_steps": 20, "max_steps": 60, "batch": 32, "statistics": 64}
+QUICK = {
+    **CHORD_OPTIONS,
+    **CURVE_OPTIONS,
+    "min_steps": 20,
+    "max_steps": 60,
+    "batch": 32,
+    "statistics": 64,
+}
 
 
 def features_of(models=3, n=64, d=12, *, seed=0):
@@ -87,8 +95,8 @@ def test_constant_or_infinite_features_have_no_cka():
 def test_divergence_and_disagreement_against_scipy():
     z = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 50, 4)) * 2)
     p = torch.softmax(z, -1).numpy()
-    js = jensen_shannon(z, FIRST, SECOND)
-    different = disagreement(z, FIRST, SECOND)
+    js = jensen_shannon(torch.log_softmax(z, -1), FIRST, SECOND)
+    different = disagreement(z.argmax(-1), FIRST, SECOND)
     for i, (a, b) in enumerate(zip(FIRST, SECOND, strict=True)):
         expected = np.mean([jensenshannon(u, v) ** 2 for u, v in zip(p[a], p[b], strict=True)])
         assert float(js[i]) == pytest.approx(expected, rel=1e-6)
@@ -119,11 +127,11 @@ def trained(*, norm="none", architecture="mlp", width=8, seeds=(0, 1), steps=300
         slab[:, :D] -= 0.05 * velocity
     data = PairData(
         x=probe.x[0],
-        labels=y[None],
+        targets=y[None],
         ids=torch.arange(64)[None],
         probe=probe,
         seeds=torch.tensor([5]),
-        lr=torch.tensor([0.05]),
+        ends_lr=torch.tensor([0.5], dtype=torch.float64),  # a tenth of it on the curve
     )
     return network, with_fresh_statistics(network, slab, probe.x), data
 
@@ -272,7 +280,7 @@ def cell_block(network, slab, data, pairs, *, fine=None, group=4):
         return replace(
             data,
             seeds=torch.tensor([100 * pairs[q][0] + pairs[q][1] for q in chosen]),
-            lr=torch.full((len(chosen),), 0.05),
+            ends_lr=torch.full((len(chosen),), 0.5, dtype=torch.float64),
         )
 
     return CellBlock(

@@ -17,12 +17,13 @@ import zoo
 from zoo.cli import main
 from zoo.errors import SpecError, StoreError
 from zoo.landscape import CELL_METRICS, MODEL_METRICS, cells_of
+from zoo.landscape.base import applying
 from zoo.landscape.blocks import measure_models
-from zoo.launch.landscape_settings import NAME, landscape_settings
-from zoo.launch.landscape_stage import _data, _network, from_ends, stage
 from zoo.launch.local import run
 from zoo.launch.stages import run_stage
 from zoo.spec import Sweep
+from zoo.stages.landscape import LANDSCAPE, _data, _network, from_ends
+from zoo.stages.landscape_settings import NAME, landscape_settings
 from zoo.store import (
     StageFolder,
     StoreReader,
@@ -33,6 +34,7 @@ from zoo.store import (
     table_names,
     verify_store,
 )
+from zoo.train.task_data import cohort_objective
 
 DOC = Path(__file__).parents[2] / "docs" / "landscape.md"
 TABLES = {
@@ -107,7 +109,7 @@ def test_every_column_is_there_and_finite_where_models_are(measured):
     for source in reader.cohorts:
         last = source.recorded[:, -1]
         for name in MODEL_METRICS:
-            for column in MODEL_METRICS[name].columns:
+            for column in applying(MODEL_METRICS[name].columns, cohort_objective(source.cohort)):
                 values = read_derived(measured, source.cohort.id, column.name)
                 assert values.shape[:2] == source.recorded.shape
                 assert np.isnan(values[:, :-1]).all()  # only the last was asked for
@@ -143,10 +145,10 @@ def test_values_are_those_of_the_pure_function(measured, settings):
             settings["options"][metric],
             settings["probes"],
             _network(cohort),
-            _data(measured, cohort.id),
+            _data(reader, cohort.id, {}),
             cohort.runs[1:2],
             source.read_weights([1], [2]),
-            source.metric("lr")[1:2, 2].astype(float),
+            source.metric("step_lr")[1:2, 2].astype(float),
         )
         for name, value in found.items():
             published = read_derived(measured, cohort.id, name)[1, 2]
@@ -211,7 +213,7 @@ run_stage(sys.argv[1], "landscape", json.loads(sys.argv[2]), workers=0)
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(store, settings, measured):
     """kill -9 while a part is being written, twice; then on to the end with two workers."""
     folder = StageFolder(store, NAME, settings)
-    parts = len(stage.parts(store, settings))
+    parts = len(LANDSCAPE.parts(store, settings))
     done = 0
     for writes in (5, 8):  # the first write is that of the settings
         order = [sys.executable, "-c", _SCRIPT, str(store), json.dumps(settings), str(writes)]
@@ -294,7 +296,7 @@ def test_options_on_the_command_line(store, capsys):
     assert main([*words[:4], "--set", "ntk.examples", "--set", "x=1", "--set", "a.b=c"]) == 1
     assert capsys.readouterr().err.count("cannot be read") == 3
     assert main(["landscape", str(store), "-m", "list"]) == 0
-    assert "min_steps = 200" in capsys.readouterr().out
+    assert "min_steps=200" in capsys.readouterr().out
 
 
 def test_a_store_that_is_not_trained_is_refused(tmp_path):

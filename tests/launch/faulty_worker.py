@@ -21,7 +21,7 @@ def main():
         with log.open("a") as file:
             file.write(" ".join(map(str, words)) + "\n")
 
-    import zoo.launch.worker as worker
+    import zoo.stages.train as worker
     from zoo.launch import worker_process
     from zoo.store import TaskWriter
 

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.launch.stages import STAGES, Part
+from zoo.stages import STAGES, FolderWork, Part
 from zoo.store import DerivedColumn, StoreReader, publish
-
-STAGES["norms"] = "norm_stage:STAGE"
 
 
 class Norms:
@@ -21,7 +19,7 @@ class Norms:
         plan = StoreReader(path).plan
         return [Part(f"{t.cohort}.{t.index}", t.models, t.models) for t in plan.tasks()]
 
-    def run_part(self, path, settings, key):
+    def run_part(self, path, settings, key, paths):
         if settings.get("raise_in") == key:
             msg = "planted"
             raise ValueError(msg)
@@ -37,7 +35,7 @@ class Norms:
         weights = cohort.read_weights(rows, cohort.last[rows])
         return {"norm": np.linalg.norm(weights.astype(np.float64), axis=1)}, {"rows": len(rows)}
 
-    def finish(self, path, settings, folder):
+    def finish(self, path, settings, folder, paths):
         plan = StoreReader(path).plan
         columns = []
         for cohort in plan.cohorts:
@@ -48,7 +46,10 @@ class Norms:
         publish(path, columns, stage=self.name, stage_id=folder.id)
 
 
-STAGE = Norms()
+@STAGES.register("norms")
+def norms(store, settings, paths):
+    return FolderWork(Norms(), store, settings, paths)
+
 
 if __name__ == "__main__":  # the command of a worker that knows the stage
     from zoo.launch.worker_process import main

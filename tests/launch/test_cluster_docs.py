@@ -32,13 +32,15 @@ def test_every_command_is_understood(line):
 
 
 def test_the_profile_loads():
-    (text,) = blocks("toml")
-    profile = ClusterProfile.from_raw(tomllib.loads(text), name="mine", source="docs")
+    text, stages = blocks("toml")
+    profile = ClusterProfile.from_raw(tomllib.loads(text + stages), name="mine", source="docs")
     assert profile.processes == 4
+    stage = profile.for_stage(cpus=1)
+    assert (stage.partition, stage.memory, stage.gpus, stage.cpus) == ("cpu", "32GB", 0, 1)
 
 
 def test_every_setting_is_in_the_table_with_its_default():
-    table = TEXT[TEXT.index("| setting |") : TEXT.index("Estimates are measured")]
+    table = TEXT[TEXT.index("| setting |") : TEXT.index("A bad profile is one error")]
     rows = [line.split("|") for line in table.splitlines()[2:] if line]
     described = {name: row[2] for row in rows for name in re.findall(r"`(\w+)`", row[1])}
     assert set(described) == {f.name for f in dataclasses.fields(ClusterProfile)} - {"name"}

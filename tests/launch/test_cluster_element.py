@@ -13,11 +13,11 @@ import pytest
 
 from zoo.errors import TrainError
 from zoo.launch.attempts import Attempts
-from zoo.launch.prepare import prepare_store
 from zoo.launch.profile import ClusterProfile
 from zoo.launch.slurm_element import work
 from zoo.launch.submissions import new_submission
 from zoo.spec import Sweep
+from zoo.stages.plan import prepare_store
 from zoo.store import StoreReader, claim_task, task_states
 from zoo.store.states import task_progress
 

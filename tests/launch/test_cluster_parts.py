@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import typing
 
 import pytest
 
@@ -243,7 +244,17 @@ def line(word, *, live, created=100.0, job="7_0", tasks=(KEY,), **fields):
 
 def lease(job, *, here=False):
     return LeaseView(
-        1, "h", 1, job, released=False, age_s=1, term_s=90, here=here, dead=False, raw=b""
+        1,
+        "h",
+        1,
+        job,
+        released=False,
+        age_s=1,
+        term_s=90,
+        here=here,
+        dead=False,
+        damaged=False,
+        raw=b"",
     )
 
 
@@ -260,13 +271,20 @@ def lease(job, *, here=False):
         (state(committed=2), [], "stopped"),
         (state(committed=2), [line("NODE_FAIL", live=False)], "stopped"),
         (state(committed=2), [line("UNKNOWN", live=None)], "unknown"),
-        (state(failed=True, updated=200.0), [line("RUNNING", live=True)], "failed"),
-        (state(failed=True, updated=50.0), [line("RUNNING", live=True)], "assigned"),
+        # failed again since it was submitted, by number: the clocks of two hosts may differ
+        (state(failed=True, failures=2, updated=50.0),
+         [line("RUNNING", live=True, failures={KEY: 1})], "failed"),
+        (state(failed=True, failures=1), [line("RUNNING", live=True)], "failed"),
+        (state(failed=True, failures=1, updated=200.0),
+         [line("RUNNING", live=True, failures={KEY: 1})], "assigned"),
         (state(failed=True), [line("FAILED", live=False)], "failed"),
         (state(), [line("RUNNING", live=True, tasks=(("mlp-a", 1),))], "waiting"),
         # a heartbeat from another host, of a job that the scheduler knows to be over
         (state(owner_alive=True, lease=lease("7_0")), [line("FAILED", live=False)], "waiting"),
         (state(owner_alive=True, lease=lease("7_0")), [line("RUNNING", live=True)], "running"),
+        *((state(owner_alive=True, lease=lease("7_0")), [line(word, live=True)], "running")
+          for word in ("COMPLETING", "SUSPENDED", "EXPEDITING", "REVOKED", "A_NEW_WORD")),
+        (state(owner_alive=True, lease=lease("7_0")), [line("PENDING", live=True)], "queued"),
         (state(owner_alive=True, lease=lease("7_0")), [line("UNKNOWN", live=None)], "running"),
         (state(owner_alive=True, lease=lease("7_0", here=True)), [line("FAILED", live=False)],
          "running"),
@@ -325,5 +343,166 @@ def test_only_attempts_that_got_nowhere_and_died_count(tmp_path):
     for _ in range(3):
         attempts.begin(TASK, (1, 0, 16))
     with (tmp_path / "attempts" / "mlp-a.0.jsonl").open("a") as file:
-        file.write('{"progr')
+        file.write('[1]\n7\n"end"\n')  # notes that nobody wrote
+        file.write("[" * 50_000 + '\n{"progr')
     assert len(attempts.idle(TASK, (1, 0, 16))) == 3
+
+
+# -- more about profiles ------------------------------------------------------------------
+
+
+def problems_of(raw):
+    with pytest.raises(SpecError) as caught:
+        ClusterProfile.from_raw(raw, name="p", source="p")
+    return {problem.field: str(problem) for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize("more", [{}, {"gpu_type": "a100"}, {"cpus": 8}])
+def test_gpus_that_nothing_would_use_are_refused(more):
+    told = problems_of({"gpus": 4, **more})
+    assert "write device = 'cuda'" in told["device"]
+    assert ClusterProfile.from_raw({"gpus": 4, "device": "cpu"}, name="p", source="p").gpus == 4
+    assert ClusterProfile.from_raw({"gpus": 4, "device": "cuda"}, name="p", source="p").gpus == 4
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["array", "output", "error", "signal", "job-name", "job_name", "dependency", "requeue",
+     "no-requeue", "open-mode", "open_mode", "time", "nodes", "ntasks", "cpus-per-task", "gres",
+     "gpus-per-node", "mem", "partition", "clusters", "wrap", "test-only", "arr", "out", "--array"],
+)  # fmt: skip
+def test_options_that_are_set_already_are_refused_with_what_to_write(option):
+    told = problems_of({"sbatch": {option: "1", "comment": "fine"}})
+    assert set(told) == {f"sbatch.{option}"}
+    assert "is set by phasezoo itself; " in told[f"sbatch.{option}"]
+
+
+@pytest.mark.parametrize("option", ["J", "x y", "", "a\nb", "UPPER", "a=b"])
+def test_what_is_no_option_is_refused(option):
+    assert len(problems_of({"sbatch": {option: "1"}})) == 1
+
+
+@pytest.mark.parametrize(
+    "option", ["exclusive", "reservation", "mail-type", "nodelist", "licenses", "comment", "export"]
+)
+def test_other_options_are_taken(option):
+    assert ClusterProfile.from_raw({"sbatch": {option: "x"}}, name="p", source="p")
+
+
+@pytest.mark.parametrize("word", ["--output=x", "--err", "-o", "-n4", "-N", "--ntasks=2", "-c"])
+def test_words_of_srun_that_are_set_already_are_refused(word):
+    assert set(problems_of({"srun": ["--mpi=none", word]})) == {"srun[1]"}
+
+
+TEXTS = [
+    "partition", "account", "qos", "constraint", "exclude", "time", "gpu_type", "gres", "memory",
+    "device", "container", "python", "job_name", "logs",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("character", ["\n", "\r", "\x00", "\x1b", "\x85", "\u2028"])
+@pytest.mark.parametrize("name", [*TEXTS, "setup", "srun", "binds", "environment", "sbatch"])
+def test_no_value_becomes_a_line(name, character):
+    text = f"a{character}#SBATCH --uid=0"
+    raw = {"setup": [text], "srun": [text], "binds": [text], "environment": {"A": text},
+           "sbatch": {"comment": text}}  # fmt: skip
+    told = problems_of({name: raw.get(name, text)})
+    assert any(field.startswith(name) for field in told)
+    assert all(character not in line for line in told.values()), "printed as it is"
+
+
+def test_every_text_of_a_profile_is_looked_at():
+    hints = typing.get_type_hints(ClusterProfile)
+    texts = {n for n, hint in hints.items() if hint is str or str in typing.get_args(hint)}
+    containers = {"setup", "srun", "binds", "environment", "sbatch", "stages"}
+    assert texts - {"name"} - containers == set(TEXTS)
+
+
+@pytest.mark.parametrize("name", ["target_minutes", "speed", "save_s", "lease_s"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 0.0, 1e300])
+def test_numbers_that_are_none_are_refused(name, value):
+    assert set(problems_of({name: value})) == {name}
+
+
+@pytest.mark.parametrize(
+    "name", ["cpus", "gpus", "workers", "parallelism", "signal_s", "max_array"]
+)
+def test_numbers_without_measure_are_refused(name):
+    assert name in problems_of({name: 10**40})
+    assert name in problems_of({name: -1})
+    assert name in problems_of({name: True})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"[" * 100_000, b"a = " + b"[" * 100_000, b"cpus = " + b"9" * 10_000, b"\xff\xfe", b"\x00",
+     b"# " + b"x" * (1 << 20), b"a = nan"],
+    ids=["tables", "deep", "digits", "encoding", "nul", "huge", "nan"],
+)  # fmt: skip
+def test_a_crafted_file_is_one_error(tmp_path, data):
+    path = tmp_path / "p.toml"
+    path.write_bytes(data)
+    with pytest.raises(SpecError) as caught:
+        load_profile(path)
+    assert len(caught.value.problems) == 1
+    assert str(path) in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_problem(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_bytes(b"\xef\xbb\xbfcpus = 3\n")
+    assert load_profile(path).cpus == 3
+
+
+def test_gpus_follow_from_gres():
+    profile = ClusterProfile.from_raw(
+        {"gres": "nvme:1,gpu:a100:4", "device": "cuda"}, name="p", source="p"
+    )
+    assert (profile.gpus, profile.processes) == (4, 4)
+    assert ClusterProfile.from_raw(profile.to_json(), name="p", source="p") == profile
+    assert "gpus" in problems_of({"gres": "gpu:2", "gpus": 4, "device": "cuda"})
+    assert "device" in problems_of({"gres": "gpu:2"})
+    stage = profile.for_stage()
+    assert (stage.gpus, stage.gres, stage.device) == (0, "nvme:1", "cpu")
+
+
+def test_a_stage_asks_for_what_it_uses():
+    profile = ClusterProfile(
+        "p", gpus=4, device="cuda", gpu_type="a100", cpus=8, partition="gpu", memory="64GB",
+        signal_s=600, stages={"partition": "cpu", "time": "0:05:00"},
+    )  # fmt: skip
+    stage = profile.for_stage(cpus=1)
+    assert (stage.gpus, stage.gpu_type, stage.device, stage.cpus) == (0, None, "cpu", 1)
+    assert (stage.partition, stage.memory, stage.limit_s) == ("cpu", "64GB", 300)
+    assert ClusterProfile.from_raw(stage.to_json(), name="p", source="p") == stage
+    assert profile.for_stage().cpus == 8
+
+
+def test_bad_settings_of_stages_are_refused_by_name():
+    raw = {"stages": {"gpus": 1, "cpus": "4", "time": "soon", "partition": "a\nb"}}
+    told = problems_of(raw)
+    assert set(told) == {"stages.gpus", "stages.cpus", "stages.time", "stages.partition"}
+
+
+@pytest.mark.parametrize("text", ["data", "/a:/b:/c:/d", "/a,b", "a:b", "/a:b"])
+def test_bad_binds_are_refused(text):
+    assert set(problems_of({"container": "x", "binds": [text]})) == {"binds[0]"}
+    assert "binds" in problems_of({"binds": ["/a"]})
+
+
+@pytest.mark.parametrize("word", sorted(slurm_client.ENDED_STATES))
+def test_states_that_end_a_job(word):
+    assert slurm_client.ended(word)
+    assert slurm_client.ended(f"{word}+")
+    assert not slurm_client.ended(f"{word},REQUEUED")
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "EXPEDITING", "LAUNCH_FAILED",
+     "POWER_UP_NODE", "RECONFIG_FAIL", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING",
+     "RESV_DEL_HOLD", "REVOKED", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "UPDATE_DB",
+     "?", "", "SOMETHING_NEW"],
+)  # fmt: skip
+def test_states_that_do_not(word):
+    assert JobView(1, None, word, "", "", "", "squeue").live

@@ -185,7 +185,7 @@ def test_two_runs_share_a_store(sweep_file, tmp_path, misbehaving, clean_hash):
     assert content_hash(path) == clean_hash
     assert verify_store(path).problems == ()
     pids: dict[str, set[int]] = defaultdict(set)
-    for record in (path / "_zoo" / "commits").rglob("*.json"):
+    for record in (path / "_zoo" / "tasks").rglob("[0-9]*.json"):
         pids[str(record.parent)].add(json.loads(record.read_text())["pid"])
     assert all(len(owners) == 1 for owners in pids.values())  # one owner a task, start to end
     assert len(set.union(*pids.values())) >= 3  # both runs had a part in it

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from zoo.launch.progress import RunProgress, duration, line_reporter, reporter, tqdm_reporter
-from zoo.launch.provenance import fingerprint, fingerprint_changes
+from zoo.provenance import fingerprint, fingerprint_changes
 
 
 def state(done, *, elapsed=10.0, ended=False, failed=0, elsewhere=0):
@@ -38,10 +38,43 @@ def test_lines_are_few_and_the_last_state_is_told():
     report(state(100.0, ended=True))
     lines = out.getvalue().splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("20 of 100 models")
+    assert lines[0].startswith("training: 20 of 100 models")
     assert "1 failed" in lines[0]
-    assert "2 task(s) of another process" in lines[0]
-    assert lines[1].startswith("100 of 100 models, 8 models/s")
+    assert "2 tasks of another process" in lines[0]
+    assert lines[1].startswith("training: 100 of 100 models, 8 models/s")
+
+
+def test_every_phase_has_its_own_labelled_bar():
+    """In a diet sweep the bar of the scores was the only one: the training never showed."""
+    out = io.StringIO()
+    report = tqdm_reporter(out)
+    for phase, models in (("scoring", 10), ("training", 40), ("diet metrics", 20)):
+        report(RunProgress(models, 0.0, 0.0, 0, 0, 0.0, phase=phase))
+        report(RunProgress(models, models / 2, 0.0, 0, 0, 2.0, phase=phase))
+        report(RunProgress(models, float(models), 0.0, 0, 0, 4.0, ended=True, phase=phase))
+    text = out.getvalue()
+    for phase, models in (("scoring", 10), ("training", 40), ("diet metrics", 20)):
+        assert f"{phase}:" in text
+        assert f"{models}/{models} models" in text
+        assert f"{models // 2}/{models} models, {models / 4:.3g} models/s, 2.0 s left" in text
+
+
+def test_a_phase_with_nothing_to_do_has_no_bar():
+    out = io.StringIO()
+    report = tqdm_reporter(out)
+    report(RunProgress(8, 8.0, 8.0, 0, 0, 0.0, phase="scoring"))
+    report(RunProgress(8, 8.0, 8.0, 0, 0, 0.1, ended=True, phase="scoring"))
+    assert out.getvalue() == ""
+
+
+def test_lines_of_a_new_phase_are_told_at_once():
+    out = io.StringIO()
+    report = line_reporter(out, every_s=1e9)
+    for phase in ("scoring", "training"):
+        report(RunProgress(8, 1.0, 0.0, 0, 0, 1.0, phase=phase))
+    first, second = out.getvalue().splitlines()
+    assert first.startswith("scoring: 1 of 8 models")
+    assert second.startswith("training: 1 of 8 models")
 
 
 def test_no_bar_where_there_is_no_terminal():

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from zoo.launch.cost import makespan, rough_seconds
 from zoo.launch.schedule import ATTEMPTS, Schedule
+from zoo.stages.cost import makespan, rough_seconds
 from zoo.train.plan import Task
 from zoo.train.planner import plan as make_plan
 

@@ -11,8 +11,8 @@ import pytest
 
 import zoo
 from zoo.errors import SpecError, UnknownNameError
-from zoo.launch.stages import load_stage, run_part, run_stage
-from zoo.launch.worker import BUSY, DONE
+from zoo.launch.stages import run_stage
+from zoo.stages import BUSY, DONE, Talk, open_stage
 from zoo.store import StageFolder, content_hash, derived_columns, read_derived, verify_store
 
 HERE = Path(__file__).parent
@@ -80,15 +80,16 @@ def test_a_part_that_fails_is_given_up_and_nothing_is_published(store):
 
 def test_a_part_has_one_owner(store):
     key = f"{cohorts(store)[0]}.0"
+    do = open_stage("norms", store, {}, {}).worker(Talk())
     with StageFolder(store, "norms", {}).claim(key):
-        assert run_part(store, "norms", {}, key) == BUSY
-    assert run_part(store, "norms", {}, key) == DONE
-    assert run_part(store, "norms", {}, key) == DONE
+        assert do(key) == BUSY
+    assert do(key) == DONE
+    assert do(key) == DONE
     assert StageFolder(store, "norms", {}).parts_done() == {key}
 
 
 def test_bad_calls(store):
     with pytest.raises(UnknownNameError, match="did you mean 'norms'"):
-        load_stage("norm")
+        run_stage(store, "norm", {})
     with pytest.raises(SpecError, match="workers"):
         run_stage(store, "norms", {}, workers=-1)

@@ -14,6 +14,7 @@ from synthetic import grid, write
 from zoo.cli import main
 from zoo.errors import SpecError
 from zoo.phases import SETTINGS, label, read_cells, settle_units, thresholds
+from zoo.phases.thresholds import AGREEMENT
 
 
 def agreement(path, drawn, **said):
@@ -227,6 +228,36 @@ def test_csv_and_json_keep_the_order_of_the_file(grid_csv, capsys):
     assert facts["counts"]["X"] == 0
 
 
+def test_a_boundary_is_unknown_where_no_error_is_known(tmp_path, capsys):
+    drawn, c = grid(0, 0.02)
+    known = np.arange(len(drawn)) % 2 == 0
+    errors = {"train_loss": 0.001, "mode_connectivity": 0.3, "cka": 0.01}
+    columns = {f"{name}_se": np.where(known, value, math.nan) for name, value in errors.items()}
+    path = write(tmp_path / "grid.csv", {**c, **columns})
+    assert main(["label", "--cells", str(path), "--json"]) == 0
+    near = [row["boundary"] for row in json.loads(capsys.readouterr().out)["cells"]]
+    assert {type(b) for b, k in zip(near, known, strict=True) if k} == {bool}
+    assert {b for b, k in zip(near, known, strict=True) if not k} == {None}
+    assert main(["label", "--cells", str(path), "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["boundary"] for row in rows] == ["" if b is None else str(b) for b in near]
+    assert main(["label", "--cells", str(path)]) == 0
+    out = capsys.readouterr().out
+    count, unknown = near.count(True), near.count(None)
+    assert f"{count} on a boundary (marked ~); {unknown} with an unknown margin" in out
+    diagram = out.partition("cells:")[0]
+    assert diagram.count("~") == count > 0
+
+
+def test_the_command_prints_how_far_each_setting_agrees_with_the_grid(grid_csv, capsys):
+    path, _ = grid_csv
+    for setting in ("published", "zoo"):
+        assert main(["label", "--cells", str(path), "--setting", setting]) == 0
+        out = capsys.readouterr().out
+        for name, percent in AGREEMENT.items():
+            assert f"{percent:g} % by {name!r}" in out
+
+
 def test_options_reach_the_rule(grid_csv, capsys):
     path, _ = grid_csv
 
@@ -266,3 +297,14 @@ def test_bad_command_lines(grid_csv, capsys, words, message):
 def test_thresholds_of_the_other_setting_are_not_the_published_ones():
     assert thresholds("zoo").cka is None
     assert SETTINGS["published"].cka == 0.71
+
+
+def test_cells_that_the_diagram_hides_are_counted(tmp_path, capsys):
+    path = tmp_path / "cells.csv"
+    rows = ["load,temperature,train_loss", "1,8,0.5", "1,8,0.001", "2,8,0.5"]
+    path.write_text("\n".join(rows) + "\n")
+    assert main(["label", "--cells", str(path)]) == 0
+    assert "(cells that others at the same point hide: 1)" in capsys.readouterr().out
+    path.write_text("\n".join(rows[:2] + rows[3:]) + "\n")
+    assert main(["label", "--cells", str(path)]) == 0
+    assert "hide" not in capsys.readouterr().out

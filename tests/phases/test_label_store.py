@@ -114,10 +114,21 @@ def test_labels_are_published_and_change_nothing_else(full):
 @pytest.mark.usefixtures("tame")
 def test_queries_know_phases(full, capsys):
     members = publish_cells(full)
-    label_store(full)
+    label_store(full, thresholds("zoo", {"boundary": 50.0}))  # above some of the margins
     z = zoo.open(full)
     found = z.runs("phase == 'IV-A'", columns=["run_id", "phase", "phase_boundary"])
     assert sorted(found["run_id"]) == sorted(members[3:5].ravel())
+    near, margin = (z.runs(columns=["phase_boundary", "phase_margin"])[k] for k in
+                    ("phase_boundary", "phase_margin"))  # fmt: skip
+    sure = np.isfinite(margin)
+    np.testing.assert_array_equal(near[sure], margin[sure] < 50)
+    assert np.isnan(near[np.isnan(margin)]).all()
+    wanted = {"== True": near == 1, "== False": near == 0, "is None": np.isnan(near)}
+    for condition, there in wanted.items():
+        assert len(z.runs(f"phase_boundary {condition}")) == there.sum() > 0, condition
+    words = ["--columns", "run_id,phase_boundary", "--json"]
+    assert main(["query", str(full), "phase_boundary is None", *words]) == 0
+    assert {row["phase_boundary"] for row in json.loads(capsys.readouterr().out)} == {None}
     assert main(["query", str(full), "phase == 'IV-A' and epoch == -1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     recorded = {r["run_id"] for r in rows}

@@ -9,6 +9,7 @@ from synthetic import grid, write
 from test_label_store import publish_cells
 
 from zoo.phases import PHASES, SETTINGS
+from zoo.phases.thresholds import AGREEMENT
 from zoo.phases.units import UNITS
 from zoo.spec import load_sweep
 
@@ -52,3 +53,9 @@ def test_sweeps_have_the_models_that_the_guide_says():
         assert set(sweep.axes) == {"load", "temperature"}
         if "label_noise" in sweep.base or "train_size" in sweep.base:
             assert sweep.base["noise_seed"] == 0, file
+
+
+def test_the_guide_says_how_far_each_setting_agrees_with_the_published_grid():
+    assert set(AGREEMENT) == set(SETTINGS)
+    for percent in AGREEMENT.values():
+        assert f"{percent:g} %" in GUIDE

@@ -41,7 +41,7 @@ AXES = {"load": "width", "temperature": "batch_size"}
 
 
 def test_panels_hold_the_mean_of_healthy_runs_and_count_the_diverged():
-    x, y, maps = panels(small_zoo(), "width", "batch_size", "norm")
+    x, y, maps = panels(small_zoo(), "width", "batch_size", ("norm",))
     assert (x.labels, y.labels) == (("4", "8"), ("4", "8"))
     batch, none = maps
     assert (batch.title, none.title) == ("norm = batch", "norm = none")
@@ -69,15 +69,14 @@ def test_curves_are_mean_and_quantiles_by_epoch():
 
 
 def test_axes_come_from_the_sweep_or_from_what_varies():
-    assert choose_axes(small_zoo(axes=AXES)) == ("width", "batch_size", "norm")
-    assert choose_axes(small_zoo(norms=("none",))) == ("width", "batch_size", None)
-    assert choose_axes(small_zoo(axes=AXES), load="lr") == ("lr", "batch_size", "norm")
-    assert choose_axes(small_zoo(lrs=(0.1, 0.2), batches=(4,))) == ("width", "lr", "norm")
-    assert choose_axes(small_zoo(axes=AXES, norms=("none",), lrs=(0.1, 0.2))) == (
-        "width",
-        "batch_size",
-        "lr",
-    )
+    assert choose_axes(small_zoo(axes=AXES)) == ("width", "batch_size", ("norm",))
+    assert choose_axes(small_zoo(norms=("none",))) == ("width", "batch_size", ())
+    assert choose_axes(small_zoo(axes=AXES), load="lr") == ("lr", "batch_size", ("norm", "width"))
+    narrow = small_zoo(lrs=(0.1, 0.2), batches=(4,))
+    assert choose_axes(narrow) == ("width", "lr", ("norm",))
+    more = small_zoo(axes=AXES, norms=("none",), lrs=(0.1, 0.2))
+    assert choose_axes(more) == ("width", "batch_size", ("lr",))
+    assert choose_axes(more, panel="norm") == ("width", "batch_size", ("norm",))
 
 
 def test_an_axis_of_many_values_is_binned_evenly():

@@ -40,6 +40,16 @@ def test_markdown_table_escapes_bars():
     ]
 
 
+def test_a_value_is_never_a_line_or_a_command_of_the_terminal():
+    rows = [{"x": "a\nb\x1b[31m\r", "b|c": "d|e"}]
+    assert format_table(rows).splitlines()[2:] == ["a\\nb\\x1b[31m\\r  d|e"]
+    assert format_table(rows, style="markdown").splitlines() == [
+        "| x | b\\|c |",
+        "| :--- | :--- |",
+        "| a\\nb\\x1b[31m\\r | d\\|e |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("values", "cells"),
     [

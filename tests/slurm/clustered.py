@@ -33,8 +33,8 @@ def sweep_file(folder: Path, **tables) -> Path:
 
 def profile_file(folder: Path, name: str = "p", **settings) -> Path:
     base = {
-        "partition": "main", "time": "0:30:00", "cpus": 1, "gpus": 1, "memory": "600MB",
-        "parallelism": 4, "target_minutes": 1e-6, "signal_s": 60,
+        "partition": "main", "time": "0:30:00", "cpus": 1, "gpus": 1, "device": "cpu",
+        "memory": "600MB", "parallelism": 4, "target_minutes": 1e-6, "signal_s": 60,
     }  # fmt: skip
     path = folder / f"{name}.toml"
     path.write_text(tomli_w.dumps({**base, **settings}))
@@ -49,16 +49,20 @@ def slow(sync_s: float, **more: str) -> dict[str, str]:
 
 def zoo(*words: object, code: int | None = 0) -> str:
     """Run the command line in this process; return what it prints."""
+    return "".join(_call(words, code))
+
+
+def _call(words: tuple[object, ...], code: int | None) -> tuple[str, str]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         found = main([str(word) for word in words])
     assert code is None or found == code, f"exit {found}\n{out.getvalue()}{err.getvalue()}"
-    return out.getvalue() + err.getvalue()
+    return out.getvalue(), err.getvalue()
 
 
 def ask(*words: object, code: int | None = 0):
-    """Run a verb with --json; return the document."""
-    return json.loads(zoo(*words, "--json", code=code))
+    """Run a verb with --json; return the document on standard output."""
+    return json.loads(_call((*words, "--json"), code)[0])
 
 
 def wait_for(condition, seconds: float = 90.0, what: str = "it"):

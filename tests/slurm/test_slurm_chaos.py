@@ -232,8 +232,7 @@ def test_chaos_ends_with_the_bits_of_an_undisturbed_run(tmp_path, capsys):
         tmp_path,
         "crawl",
         time="1",
-        signal_s=1,
-        sbatch={"signal": "URG@1"},  # no warning
+        signal_s=0,  # no warning
         environment=slow(2.5, ZOO_LOCKS="lease"),
         **LOCKS,
     )

@@ -105,7 +105,7 @@ def test_a_thousand_runs_in_sixteen_tasks(tmp_path, capsys):
     assert (made["models"], made["tasks"]) == (1000, 16)
     assert wait_until_done(store)["complete"]
     paths, reader = StorePaths(store), StoreReader(store)
-    trained = sum(read_seal(paths, task).wall_s for task in reader.plan.tasks())
+    trained = sum(read_seal(paths, c, t).wall_s for c in reader.plan.cohorts for t in c.tasks())
     elements = submissions(store)[0].elements
     spans = _spans(store)
     facts = {
@@ -187,7 +187,7 @@ def test_submitting_is_idempotent_and_jobs_can_be_held_cancelled_and_retried(tmp
         tmp_path, name="tiny", grid={"width": [4, 8], "batch_size": [32], "seed": [0, 1, 2]}
     )
     before = content_hash_of_cohorts(store)
-    made = ask("extend", wider, "--out", store, "--cluster", profile)
+    made = ask("submit", wider, "--out", store, "--cluster", profile)
     assert made["models"] == 2
     assert wait_until_done(store)["complete"]
     assert {**content_hash_of_cohorts(store), **before} == content_hash_of_cohorts(store)
@@ -240,8 +240,8 @@ def test_status_never_writes(tmp_path):
 
 def test_a_task_that_gets_nowhere_is_failed_with_its_traceback_and_then_retried(tmp_path):
     sweep, store = sweep_file(tmp_path, grid={"seed": [0, 1], "width": [4]}), tmp_path / "z.zarr"
-    # the store's disk "breaks" in every worker, and works again for the retry
-    bad = profile_file(tmp_path, "bad", environment=slow(0.01, TEST_BREAK="commits"))
+    # the disk "breaks" at the first commit record in every worker, and works again for the retry
+    bad = profile_file(tmp_path, "bad", environment=slow(0.01, TEST_BREAK="/0.json"))
     ask("submit", sweep, "--out", store, "--cluster", bad)
     status = wait_until_done(store)
     assert [t["state"] for t in status["tasks"]] == ["failed"]

@@ -214,3 +214,92 @@ def test_nearest_is_a_spelling_or_a_part():
     assert nearest("trace", names) == "hessian_trace"
     assert nearest("he", names) is None
     assert nearest("colour", names) is None
+
+
+# -- precision ------------------------------------------------------------------------------------
+
+#: Rates as a sweep may have them, and as single and half precision keep them.
+_RATES = np.array([0.1, 0.3, 0.02, 0.7, 1.3e-4, 0.123456789012345, 3.0])
+_PRECISE = {
+    "lr": _RATES,
+    "step_lr": _RATES.astype(np.float32),
+    "coarse": _RATES.astype(np.float16),
+    "seed": np.array([0, 1, 2**24 + 1, 2**31, 2**32 - 2, 2**32 - 1, 2**53 + 1]),
+}
+
+
+def _holds(text, columns=_PRECISE):
+    return compile_predicate(text, columns)(columns)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "step_lr == lr", "lr == step_lr", "step_lr <= lr", "step_lr >= lr", "not step_lr != lr",
+        "step_lr - lr == 0", "step_lr / lr == 1", "-step_lr == -lr", "lr * 1 == step_lr",
+        "step_lr + 0 == lr + 0", "coarse == lr", "coarse == step_lr", "coarse - step_lr == 0",
+        "lr <= step_lr <= lr",
+    ],
+)  # fmt: skip
+def test_what_is_equal_but_for_precision_is_equal(text):
+    assert _holds(text).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["step_lr > lr", "step_lr < lr", "step_lr != lr", "coarse > step_lr", "step_lr - lr > 0",
+     "lr < step_lr or lr > step_lr", "coarse < lr"],
+)  # fmt: skip
+def test_precision_makes_no_difference(text):
+    assert not _holds(text).any()
+
+
+@pytest.mark.parametrize(
+    "number", ["0.1", "1/10", "0.1 * 1", "1 - 0.9", "(1/10)", "0.2 / 2", "+0.1"]
+)
+@pytest.mark.parametrize("column", ["step_lr", "coarse"])
+def test_how_a_number_is_spelled_makes_no_difference(column, number):
+    first = [1, 0, 0, 0, 0, 0, 0]
+    assert _holds(f"{column} == {number}").tolist() == first
+    assert _holds(f"{number} == {column}").tolist() == first
+    assert _holds(f"{column} * 10 == ({number}) * 10").tolist() == first
+    assert _holds(f"{column} >= {number} and {column} <= {number}").tolist() == first
+    assert _holds(f"not ({column} < {number}) and not ({column} > {number})").tolist() == first
+
+
+def test_arithmetic_on_single_precision_is_done_in_double():
+    columns = {"x": np.array([1e30, 1.0, 1e-30], dtype=np.float32)}
+    assert _holds("x * x > 1e30", columns).tolist() == [1, 0, 0]
+    assert _holds("x * x / x == x", columns).all()  # in float32 the square is infinite, or 0
+    assert _holds("x * 10 == 10", columns).tolist() == [0, 1, 0]
+    assert _holds("x in [1e30, 1e-30]", columns).tolist() == [1, 0, 1]
+
+
+def test_doubles_keep_their_digits():
+    columns = {"lr": np.array([0.1, np.float64(np.float32(0.1))])}
+    assert _holds("lr == 0.1", columns).tolist() == [1, 0]
+    assert _holds("lr > 0.1", columns).tolist() == [0, 1]
+
+
+def test_large_integers_are_exact():
+    for position, seed in enumerate(_PRECISE["seed"].tolist()):
+        alone = [int(i == position) for i in range(7)]
+        assert _holds(f"seed == {seed}").tolist() == alone
+        assert _holds(f"seed in [{seed}]").tolist() == alone
+        assert _holds(f"seed >= {seed} and seed < {seed + 1}").tolist() == alone
+    assert _holds("seed + 1 == 4294967296").tolist() == [0, 0, 0, 0, 0, 1, 0]
+    assert _holds("seed == 4294967295.0").tolist() == [0, 0, 0, 0, 0, 1, 0]
+
+
+def test_literals_may_come_from_single_precision():
+    given = float(np.float32(0.1))
+    plain = compile_predicate(f"lr == {given}", _PRECISE)(_PRECISE)
+    single = compile_predicate(f"lr == {given}", _PRECISE, narrow=np.dtype(np.float32))(_PRECISE)
+    assert plain.tolist() == [0] * 7
+    assert single.tolist() == [1, 0, 0, 0, 0, 0, 0]
+
+
+def test_objects_of_single_precision_are_single():
+    columns = {"x": np.array([np.float32(0.1), None], dtype=object)}
+    assert _holds("x == 0.1", columns).tolist() == [1, 0]
+    assert _holds("x > 0.1", columns).tolist() == [0, 0]

@@ -82,4 +82,4 @@ def test_a_bad_plan_is_refused(plan):
 @given(_PLANS)
 def test_a_plan_survives_the_way_to_a_dict_and_back(plan):
     record = RecordSpec(**plan)
-    assert RecordSpec.from_dict(record.to_dict()) == record
+    assert RecordSpec.stored(record.to_dict()) == record

@@ -11,14 +11,23 @@ from zoo.spec.record import RecordSpec
 from zoo.spec.run import RunSpec
 from zoo.store import TaskWriter
 from zoo.train.checkpoint import METRICS, Checkpoint
-from zoo.train.plan import Cohort, Plan
+from zoo.train.plan import Cohort, Plan, metrics_of
 
 K, Q, C, EXAMPLES = 4, 6, 10, 640
+RECORDED = metrics_of(METRICS)
 SWEEP = 'name = "fabricated"\n'
 
 
 def make_cohort(
-    name="mlp-a", *, models=13, width=64, norm="layer", params=300, task_rows=5, seed=0
+    name="mlp-a",
+    *,
+    models=13,
+    width=64,
+    norm="layer",
+    params=300,
+    task_rows=5,
+    seed=0,
+    metrics=RECORDED,
 ):
     optimizers = ("sgd", "adam", "rmsprop")
     runs = tuple(
@@ -53,6 +62,7 @@ def make_cohort(
         group_rows=4,
         example_shape=(1, 8, 8),
         classes=C,
+        metrics=tuple(metrics),
     )
 
 
@@ -74,7 +84,7 @@ def values_of(cohort, row, k, probe=Q):
     """Return the weights, metrics and probe of one model at one checkpoint; NaN once diverged."""
     rng = np.random.default_rng([int(cohort.run_ids[row], 16) & 0xFFFFFFFF, k])
     weights = rng.normal(size=cohort.params).astype(np.float32)
-    metrics = {name: np.float32(rng.normal()) for name in METRICS}
+    metrics = {m.name: np.dtype(m.dtype).type(rng.normal()) for m in cohort.metrics}
     logits = rng.normal(size=(probe, cohort.classes)).astype(np.float16)
     if k == 0:
         metrics["grad_norm"] = metrics["update_norm"] = np.float32(np.nan)
@@ -82,7 +92,7 @@ def values_of(cohort, row, k, probe=Q):
         metrics["grad_norm"] = np.float32(np.inf)
     if gone(cohort, row, k):
         weights[:], logits[:] = np.nan, np.nan
-        metrics = dict.fromkeys(METRICS, np.float32(np.nan))
+        metrics = {m.name: np.dtype(m.dtype).type(np.nan) for m in cohort.metrics}
     return weights, metrics, logits
 
 
@@ -99,7 +109,7 @@ def make_checkpoint(cohort, task, k, probe=Q):
     return Checkpoint(
         index=k,
         weights=np.stack([w for w, _, _ in found]),
-        metrics={name: np.array([m[name] for _, m, _ in found]) for name in METRICS},
+        metrics={n: np.array([m[n] for _, m, _ in found]) for n in found[0][1]},
         probe=np.stack([p for _, _, p in found]) if probe else None,
         diverged_step=np.array(steps, dtype=np.int64),
         resume={"momentum": rng.normal(size=(task.models, cohort.params)).astype(np.float32)},
@@ -133,6 +143,6 @@ def expected(cohort, probe=Q):
     M = cohort.models
     table = [[values_of(cohort, i, k, probe) for k in range(K)] for i in range(M)]
     weights = np.stack([np.stack([v[0] for v in row]) for row in table])
-    metrics = {n: np.array([[v[1][n] for v in row] for row in table]) for n in METRICS}
+    metrics = {n: np.array([[v[1][n] for v in row] for row in table]) for n in table[0][0][1]}
     logits = np.stack([np.stack([v[2] for v in row]) for row in table])
     return weights, metrics, logits

@@ -35,7 +35,7 @@ def test_a_reader_written_from_the_page(full, plan):
     cohort, row, k = plan.cohorts[0], 8, 2
     group = json.loads((full / cohort.id / "zarr.json").read_text())["attributes"]
     task, local = divmod(row, group["task_rows"])
-    data = (full / cohort.id / "weights/c" / str(task) / str(k) / "0").read_bytes()
+    data = (full / cohort.id / "weights" / f"c.{task}.{k}.0").read_bytes()
     index = data[-(16 * group["task_rows"] + 4) :]
     assert google_crc32c.value(index[:-4]) == int.from_bytes(index[-4:], "little")
     offset, length = struct.unpack_from("<QQ", index, 16 * local)
@@ -46,9 +46,9 @@ def test_a_reader_written_from_the_page(full, plan):
 
 
 def test_the_check_of_a_record_is_as_the_page_says(full):
-    line = (full / "_zoo/commits/mlp-a/1/2.json").read_text()
+    line = (full / "_zoo/tasks/mlp-a/1/2.json").read_text()
     body, check = re.fullmatch(r'(\{.*),"check":(\d+)\}\n', line).groups()
     assert google_crc32c.value((body + "}").encode()) == int(check)
     record = json.loads(line)
-    assert record["metrics"]["lr"][2] is None
+    assert record["metrics"]["step_lr"][2] is None
     assert record["steps"] == [40] * 5

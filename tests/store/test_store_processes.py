@@ -28,6 +28,7 @@ from zoo.store import (
 )
 from zoo.store import create as create_module
 from zoo.store import files as files_module
+from zoo.store.paths import StorePaths
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["zoo.store", "fabricated_store"])
@@ -283,14 +284,14 @@ def larger(plan):
 
 def test_extending_adds_and_changes_nothing_else(full, plan):
     reader, before = StoreReader(full), digests(full)
-    extend_store(full, larger(plan), sweep_toml="second")
+    extend_store(full, larger(plan), sweep_toml="second\n")
     after = digests(full)
     changed = {name for name, value in before.items() if after.get(name) != value}
     changed.discard("_zoo/locks/extend.lock")  # says who holds it
-    assert changed == {"zarr.json"}  # the root's inline copy of its members' metadata
+    assert changed == set()
     new = {n for n in after.keys() - before.keys() if not n.startswith("mlp-c/")}
-    assert new == {"_zoo/plan-0001.json", "_zoo/sweep-0001.toml"}
-    assert read_sweep(full) == "second"
+    assert new == {"_zoo/plan-0001.json", "_zoo/plan-0001.copy.json", "_zoo/sweep-0001.toml"}
+    assert read_sweep(full) == "second\n"
     assert [c.id for c in read_plan(full).cohorts] == ["mlp-a", "mlp-b", "mlp-c"]
     reader.refresh()
     assert len(reader.cohorts) == 3
@@ -316,7 +317,7 @@ def test_extended_store_is_the_store_of_the_larger_plan(full, plan, tmp_path):
     assert content_hash(full) == content_hash(once)
 
 
-@pytest.mark.parametrize("stop", ["write_group", "fsync_tree", "refreshed_root", "write_atomic"])
+@pytest.mark.parametrize("stop", ["write_group", "fsync_tree", "fsync_folder", "write_atomic"])
 def test_killed_extension_is_done_again(full, plan, monkeypatch, stop):
     with monkeypatch.context() as patch:
 
@@ -338,3 +339,14 @@ def test_extension_that_would_change_a_cohort_is_refused(full, plan):
     with pytest.raises(StoreError, match="mlp-a would change"):
         extend_store(full, changed)
     assert content_hash(full) == before
+
+
+def test_what_a_killed_creation_left_is_cleared_however_far_its_removal_came(tmp_path):
+    made = fab.make_plan()
+    for name, files in {"whole": ("zarr.json", "_zoo/locks/extend.lock"), "empty": ()}.items():
+        folder = tmp_path / f".x.zarr.{name}.tmp"
+        StorePaths(folder).extend_lock.parent.mkdir(parents=True)
+        for file in files:
+            (folder / file).touch()
+    create_store(tmp_path / "x.zarr", made, sweep_toml="", provenance={})
+    assert [path.name for path in tmp_path.iterdir()] == ["x.zarr"]

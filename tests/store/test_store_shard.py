@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.errors import StoreCorruptError
+from zoo.store import StoreReader
 from zoo.store import shard as shard_module
 from zoo.store.chunks import decode_numbers, decode_strings, encode_chunk
 from zoo.store.schema import ArraySpec
@@ -56,8 +57,7 @@ def test_ours_is_zarrs_and_zarrs_is_ours(rows, models, values, chunk_bytes, dtyp
     try:
         spec = ShardSpec(rows, values, dtype)
         array = open_array(folder, spec, models)
-        file = folder / "w/c/0/0/0"
-        file.parent.mkdir(parents=True)
+        file = folder / "w/c.0.0.0"
         file.write_bytes(encode_shard(spec, data, present))
         np.testing.assert_array_equal(array[:, 0], data)
         assert encode_shard(spec, data, present) == file.read_bytes()
@@ -125,9 +125,27 @@ def test_no_data_type_makes_zarr_warn(tmp_path, dtype):
     values = np.array(["a", "b"]) if dtype == "string" else np.array([0, 1]).astype(dtype)
     empty = {"string": "", "bool": False, "int64": 0}.get(dtype, float("nan"))
     spec = ArraySpec("x", "column", (2,), ("model",), dtype, (2,), empty, "")
-    (tmp_path / "x/c").mkdir(parents=True)
+    (tmp_path / "x").mkdir()
     (tmp_path / "x/zarr.json").write_text(json.dumps(spec.metadata()))
-    (tmp_path / "x/c/0").write_bytes(encode_chunk(values, dtype=dtype))
+    (tmp_path / "x/c.0").write_bytes(encode_chunk(values, dtype=dtype))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert zarr.open_array(tmp_path / "x", mode="r")[...].tolist() == values.tolist()
+
+
+def test_checksums_of_weights_tell_rows_apart_without_reading_them(full, plan):
+    """Equal for equal rows, and changed by any change of a row's stored content."""
+    reader = StoreReader(full)
+    seen = {}
+    for source in reader.cohorts:
+        rows, ks = source.recorded.nonzero()
+        weights = source.read_weights(rows, ks)
+        for row, k, value, w in zip(
+            rows, ks, source.weight_checksums(rows, ks).tolist(), weights, strict=True
+        ):
+            assert seen.setdefault(value, w.tobytes()) == w.tobytes()
+            assert source.weight_checksums(row, k).tolist() == [value]
+        lost = np.argwhere(~source.recorded)
+        if len(lost):
+            assert not source.weight_checksums(lost[:, 0], lost[:, 1]).any()
+    assert len(seen) > 20

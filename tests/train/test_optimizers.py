@@ -97,7 +97,7 @@ def stepped(name, p, g, layout, **fields):
     shared = {
         "nesterov": runs[0].nesterov,
         "decay_mask": runs[0].decay_mask,
-        "clipped": runs[0].clip_norm is not None,
+        "has_clip_norm": runs[0].clip_norm is not None,
     }
     return rule.step(p, g, moments, c, shared, layout)
 

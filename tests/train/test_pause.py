@@ -62,7 +62,7 @@ def same(found, wanted):
 def runs_of(kind):
     """Ten runs of lengths 52 and 70, so that groups are uneven and the last has dummies."""
     return [
-        RunSpec(**{**dataclasses.asdict(run), "steps": 52 if i % 3 else 70, "epochs": None})
+        RunSpec(**{**run.to_dict(), "steps": 52 if i % 3 else 70, "epochs": None})
         for i, run in enumerate(specs(10, **KINDS[kind]))
     ]
 
@@ -123,7 +123,7 @@ def test_through_a_store(tmp_path, monkeypatch):
         assert {n: v.tobytes() for n, v in found.arrays.items()} == {
             n: v.tobytes() for n, v in point.arrays.items()
         }
-        file = next(path.glob("_zoo/resume/*/0/pause.npz"))
+        file = next(path.glob("_zoo/tasks/*/0/pause.npz"))
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 1
         file.write_bytes(data)

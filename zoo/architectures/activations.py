@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.op import Mode, Op, Params, Shape
+from zoo.architectures.op import Mode, Params, Shape, Unary
+from zoo.architectures.units import Units
 from zoo.registry import Registry
 
 __all__ = ["ACTIVATIONS", "Activation", "ActivationKind"]
@@ -46,7 +47,7 @@ class ActivationKind:
 ACTIVATIONS: Registry[ActivationKind] = Registry("activation", field="activation")
 
 
-class Activation(Op):
+class Activation(Unary):
     """An activation applied to every element."""
 
     def __init__(self, path: str, shape: Shape, name: str) -> None:
@@ -54,6 +55,10 @@ class Activation(Op):
         self.shape = shape
         self.name = name
         self.kind = ACTIVATIONS[name]
+
+    def units(self) -> tuple[Units, ...]:
+        """Return the channels, and the factors that pass through f."""
+        return (Units(inputs=(0,), output=True, passes=self.kind.symmetries),)
 
     def out_shape(self) -> Shape:
         """Return the input's shape."""
@@ -102,16 +107,26 @@ def _silu_slope(x: Tensor, y: Tensor) -> Tensor:
 
 
 _enter = ACTIVATIONS.register
-_enter("identity")(
+_enter("identity", doc="x: no activation")(
     ActivationKind(lambda x: x, lambda x, y: torch.ones_like(x), nn.Identity, "linear", flops=0)
 )
-_enter("relu")(ActivationKind(torch.relu, lambda x, y: (y > 0).to(y.dtype), nn.ReLU, "scale"))
-_enter("leaky_relu")(
+_enter("relu", doc="max(x, 0)", source="Nair and Hinton 2010")(
+    ActivationKind(torch.relu, lambda x, y: (y > 0).to(y.dtype), nn.ReLU, "scale")
+)
+_enter("leaky_relu", doc="max(x, 0.01 x)", source="Maas et al. 2013")(
     ActivationKind(
         lambda x: F.leaky_relu(x, _LEAK), _leaky_slope, lambda: nn.LeakyReLU(_LEAK), "scale"
     )
 )
-_enter("gelu")(ActivationKind(F.gelu, _gelu_slope, nn.GELU, flops=8))
-_enter("tanh")(ActivationKind(torch.tanh, lambda x, y: 1 - y * y, nn.Tanh, "sign", flops=6))
-_enter("sigmoid")(ActivationKind(torch.sigmoid, lambda x, y: y * (1 - y), nn.Sigmoid, flops=4))
-_enter("silu")(ActivationKind(F.silu, _silu_slope, nn.SiLU, flops=5))
+_enter(
+    "gelu", doc="x · Φ(x), the exact form", source="Hendrycks and Gimpel 2016, arXiv 1606.08415"
+)(ActivationKind(F.gelu, _gelu_slope, nn.GELU, flops=8))
+_enter("tanh", doc="tanh(x)")(
+    ActivationKind(torch.tanh, lambda x, y: 1 - y * y, nn.Tanh, "sign", flops=6)
+)
+_enter("sigmoid", doc="1 / (1 + exp(-x))")(
+    ActivationKind(torch.sigmoid, lambda x, y: y * (1 - y), nn.Sigmoid, flops=4)
+)
+_enter("silu", doc="x · sigmoid(x)", source="Hendrycks and Gimpel 2016, arXiv 1606.08415")(
+    ActivationKind(F.silu, _silu_slope, nn.SiLU, flops=5)
+)

@@ -7,13 +7,15 @@ three 3-wide convolutions of stride 2, a global average pool and a linear layer.
 from __future__ import annotations
 
 from zoo.architectures.conv import Conv
-from zoo.architectures.families import ARCHITECTURES, Family, after_weights
+from zoo.architectures.families import ARCHITECTURES, DEPTH, Family, after_weights
+from zoo.architectures.graph import chain
 from zoo.architectures.linear import Linear
 from zoo.architectures.network import Network
 from zoo.architectures.op import Op, Shape
 from zoo.architectures.pool import GlobalAveragePool
 from zoo.architectures.weights import transformed
 from zoo.errors import Problem, SpecError
+from zoo.fields import named
 from zoo.spec.run import RunSpec
 
 __all__ = ["cnn"]
@@ -41,7 +43,11 @@ def cnn(run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Network:
         ops += after_weights(run, block, shape, layer)
     ops.append(GlobalAveragePool("pool", shape))
     ops.append(Linear("output", run.width, classes))
-    return Network("cnn", ops, example_shape, flatten=False)
+    return Network("cnn", chain(ops), example_shape, form="positions")
 
 
-ARCHITECTURES.register("cnn")(Family(cnn, {"depth": 3}))
+ARCHITECTURES.register(
+    "cnn",
+    doc="depth x (3-wide convolution, norm, activation, dropout), average pool, linear",
+    source="Unterthiner et al. 2020, arXiv 2002.11448",
+)(Family(cnn, named(DEPTH.at(3))))

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.op import Mode, Op, Param, Params, Shape
+from zoo.architectures.example_gradients import ExampleGradients, Outer
+from zoo.architectures.mode import wide_type
+from zoo.architectures.op import Gradients, Mode, Param, Params, Shape, Unary, Values
+from zoo.architectures.units import Units
 from zoo.kernels.conv import conv, conv_backward
 from zoo.kernels.conv_forms import form_on
 
@@ -25,7 +28,7 @@ __all__ = ["KERNEL", "Conv"]
 KERNEL = 3
 
 
-class Conv(Op):
+class Conv(Unary):
     """``nn.Conv1d``/``nn.Conv2d`` with kernel 3 and padding 1.
 
     Args:
@@ -34,9 +37,6 @@ class Conv(Op):
         outputs: output channels.
         stride: 1 or 2, along every axis.
     """
-
-    equivariant = False
-    input_factors = frozenset({"scale", "sign"})
 
     def __init__(self, path: str, inputs: Shape, outputs: int, stride: int) -> None:
         super().__init__(path)
@@ -52,6 +52,14 @@ class Conv(Op):
         return (
             Param("weight", shape, "kernel", self.fan_in),
             Param("bias", (self.outputs,), "bias", self.fan_in),
+        )
+
+    def units(self) -> tuple[Units, ...]:
+        """Return input channels with the input, filters with the output."""
+        filters = (("weight", 0), ("bias", 0))
+        return (
+            Units((("weight", 1),), inputs=(0,), divided=(("weight", 1),)),
+            Units(filters, output=True, multiplied=filters),
         )
 
     def out_shape(self) -> Shape:
@@ -102,10 +110,28 @@ class Conv(Op):
         )
         grads = {
             self.key("weight"): dw.movedim(-1, 2),
-            self.key("bias"): d.sum(1, dtype=torch.float32),
+            self.key("bias"): d.sum(1, dtype=wide_type(d.dtype)),
         }
         dx = self._unpatch(torch.bmm(d, matrix), B) if need_dx else None
         return dx, grads
+
+    def pull_inputs(
+        self, p: Params, saved: Any, dy: Tensor, mode: Mode, needs: tuple[bool, ...]
+    ) -> Gradients:
+        """Return the gradient of the input; with patches, by one matrix product."""
+        dy = dy.to(mode.dtype)
+        if self._form(dy, mode) != "im2col":
+            return super().pull_inputs(p, saved, dy, mode, needs)
+        d = dy.reshape(dy.shape[0], -1, self.outputs)
+        return (self._unpatch(torch.bmm(d, saved[1]), dy.shape[1]),)
+
+    def example_gradients(
+        self, p: Params, xs: Values, saved: Any, dy: Tensor, mode: Mode
+    ) -> ExampleGradients:
+        """Return the patches and the gradients of the outputs."""
+        kept = self._form(dy, mode) == "im2col"
+        patches = saved[0] if kept else self._patches(xs[0])
+        return Outer(patches.view(*dy.shape[:3], self.fan_in), dy)
 
     def module(self) -> nn.Module:
         """Return an ``nn.Conv1d`` or ``nn.Conv2d``."""

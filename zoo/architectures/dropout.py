@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.architectures.op import Mode, Op, Params, Shape
+from zoo.architectures.op import Mode, Params, Shape, Unary
+from zoo.architectures.units import BOTH, Units
 from zoo.kernels.dropout import dropout
 from zoo.kernels.language import on_device
 from zoo.seeds import Stream, torch_uniform
@@ -17,7 +18,7 @@ __all__ = ["LAYERS", "Dropout"]
 LAYERS = 256
 
 
-class Dropout(Op):
+class Dropout(Unary):
     """y = x · [u ≥ p] / (1 − p) with u uniform, one p a model (Srivastava et al. 2014).
 
     Args:
@@ -30,6 +31,10 @@ class Dropout(Op):
         super().__init__(path)
         self.shape = shape
         self.layer = layer
+
+    def units(self) -> tuple[Units, ...]:
+        """Return the channels, which evaluation leaves as they are."""
+        return (Units(inputs=(0,), output=True, passes=BOTH),)
 
     def out_shape(self) -> Shape:
         """Return the input's shape."""

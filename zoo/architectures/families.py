@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from zoo.architectures.activations import Activation
 from zoo.architectures.dropout import Dropout
@@ -12,10 +11,18 @@ from zoo.architectures.network import Network
 from zoo.architectures.norms import NORMS
 from zoo.architectures.op import Op, Shape
 from zoo.errors import Problem, SpecError
+from zoo.fields import Field, Fields
 from zoo.registry import Registry
+from zoo.spec.limits import MAX_DEPTH
 from zoo.spec.run import RunSpec
 
-__all__ = ["ARCHITECTURES", "Family", "after_weights", "build"]
+__all__ = ["ARCHITECTURES", "DEPTH", "Family", "after_weights", "build"]
+
+#: Of families that are so many blocks of one kind.
+DEPTH = Field(
+    "depth", "int", 2, "hidden layers; None = the family's own", low=1, high=MAX_DEPTH,
+    per="cohort", aka="num_layers n_layers layers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +31,14 @@ class Family:
 
     Args:
         build: makes the network from (run, example_shape, classes).
-        fields: conditional run-spec fields that it reads, with their defaults.
+        fields: conditional run-spec fields that it reads.
     """
 
     build: Callable[[RunSpec, tuple[int, ...], int], Network]
-    fields: Mapping[str, Any]
+    fields: Fields
 
 
-ARCHITECTURES: Registry[Family] = Registry("architecture", field="architecture")
+ARCHITECTURES: Registry[Family] = Registry("architecture", field="architecture", builds=True)
 
 
 def after_weights(run: RunSpec, block: str, shape: Shape, layer: int) -> list[Op]:

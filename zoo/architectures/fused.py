@@ -7,6 +7,7 @@ says so, and their own ops elsewhere.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,18 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from zoo.architectures.activations import Activation
+from zoo.architectures.graph import EXAMPLE, Node
 from zoo.architectures.norms.base import EPS, Norm
 from zoo.architectures.norms.batch import MOMENTUM, BatchNorm
 from zoo.architectures.norms.evonorm_s0 import EvoNormS0
 from zoo.architectures.norms.ghost_batch import GhostBatchNorm
 from zoo.architectures.norms.group import GroupNorm, InstanceNorm, LayerNorm
 from zoo.architectures.norms.rms import RMSNorm
-from zoo.architectures.op import Mode, Op, Param, Params, Shape
+from zoo.architectures.op import Mode, Param, Params, Shape, Unary
 from zoo.kernels.activation import FUSED
 from zoo.kernels.batch_norm import batch_norm, batch_norm_backward
 from zoo.kernels.norm import Affine, NormSpec, norm, norm_backward
 
-__all__ = ["NormActivation", "fused_ops"]
+__all__ = ["NormActivation", "fused_nodes"]
 
 _KINDS: dict[type[Norm], str] = {
     GroupNorm: "layer",
@@ -37,24 +39,35 @@ _KINDS: dict[type[Norm], str] = {
 _BATCH: tuple[type[Norm], ...] = (BatchNorm, GhostBatchNorm)
 
 
-def fused_ops(ops: Sequence[Op]) -> tuple[Op, ...]:
-    """Return the ops with every norm that has a kernel, and the activation behind it, as one."""
-    found: list[Op] = []
-    rest = list(ops)
-    while rest:
-        op = rest.pop(0)
+def fused_nodes(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Return the nodes with every norm that has a kernel, and the activation behind it, as one.
+
+    An activation is taken in if it is all that reads the norm.
+    """
+    readers = Counter(i for node in nodes for i in node.inputs)
+    found: list[Node] = []
+    place = {EXAMPLE: EXAMPLE}  # of each value among the new nodes
+    for index, node in enumerate(nodes):
+        op = node.op
+        before = found[place[node.inputs[0]]].op if place[node.inputs[0]] >= 0 else None
+        if (
+            isinstance(op, Activation)
+            and op.name in FUSED
+            and isinstance(before, NormActivation)
+            and before.activation is None
+            and readers[node.inputs[0]] == 1
+        ):
+            at = place[index] = place[node.inputs[0]]
+            found[at] = Node(NormActivation(before.norm, op), found[at].inputs)
+            continue
         if isinstance(op, Norm) and (type(op) in _KINDS or type(op) in _BATCH):
-            follows = rest[0] if rest else None
-            activation = None
-            if isinstance(follows, Activation) and follows.name in FUSED:
-                activation = follows
-                rest.pop(0)
-            op = NormActivation(op, activation)
-        found.append(op)
+            op = NormActivation(op, None)
+        place[index] = len(found)
+        found.append(Node(op, tuple(place[i] for i in node.inputs)))
     return tuple(found)
 
 
-class NormActivation(Op):
+class NormActivation(Unary):
     """f(norm(x)).
 
     Args:

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.architectures.layout import Layout, Segment
+from zoo.arithmetic import pinned
 from zoo.registry import Registry
 from zoo.seeds import Stream, normal, uniform
 
-__all__ = ["INITS", "initial_row"]
+__all__ = ["FIXED_SPREAD", "INITS", "initial_row"]
 
 #: Returns the values of one kernel from (segment, seed, index of the segment's random stream).
 Scheme = Callable[[Segment, int, int], NDArray[np.float64]]
@@ -20,7 +21,7 @@ Scheme = Callable[[Segment, int, int], NDArray[np.float64]]
 INITS: Registry[Scheme] = Registry("initialisation", field="init")
 
 #: Spread of the fixed-width schemes at init_scale 1 (the customary Keras default).
-_FIXED = 0.05
+FIXED_SPREAD = 0.05
 
 
 def _uniform(segment: Segment, seed: int, index: int, bound: float) -> NDArray[np.float64]:
@@ -35,51 +36,59 @@ def _fan_out(segment: Segment) -> int:
     return segment.shape[0] * math.prod(segment.shape[2:])
 
 
-@INITS.register("default")
+@INITS.register(
+    "default", doc="U(±1/√fan_in), biases too: what torch gives linear and convolution layers"
+)
 def default(segment: Segment, seed: int, index: int) -> NDArray[np.float64]:
     """U(±1/√fan_in), what torch gives linear and convolution layers."""
     return _uniform(segment, seed, index, 1 / math.sqrt(segment.fan_in))
 
 
-@INITS.register("kaiming_uniform")
+@INITS.register("kaiming_uniform", doc="U(±√(6/fan_in))", source="He et al. 2015, arXiv 1502.01852")
 def kaiming_uniform(segment: Segment, seed: int, index: int) -> NDArray[np.float64]:
     """U(±√(6/fan_in)) (He et al. 2015, arXiv 1502.01852)."""
     return _uniform(segment, seed, index, math.sqrt(6 / segment.fan_in))
 
 
-@INITS.register("kaiming_normal")
+@INITS.register("kaiming_normal", doc="N(0, 2/fan_in)", source="He et al. 2015, arXiv 1502.01852")
 def kaiming_normal(segment: Segment, seed: int, index: int) -> NDArray[np.float64]:
     """N(0, 2/fan_in) (He et al. 2015, arXiv 1502.01852)."""
     return _normal(segment, seed, index, math.sqrt(2 / segment.fan_in))
 
 
-@INITS.register("xavier_uniform")
+@INITS.register(
+    "xavier_uniform", doc="U(±√(6/(fan_in + fan_out)))", source="Glorot and Bengio 2010"
+)
 def xavier_uniform(segment: Segment, seed: int, index: int) -> NDArray[np.float64]:
     """U(±√(6/(fan_in + fan_out))) (Glorot and Bengio 2010)."""
     fans = segment.fan_in + _fan_out(segment)
     return _uniform(segment, seed, index, math.sqrt(6 / fans))
 
 
-@INITS.register("xavier_normal")
+@INITS.register("xavier_normal", doc="N(0, 2/(fan_in + fan_out))", source="Glorot and Bengio 2010")
 def xavier_normal(segment: Segment, seed: int, index: int) -> NDArray[np.float64]:
     """N(0, 2/(fan_in + fan_out)) (Glorot and Bengio 2010)."""
     fans = segment.fan_in + _fan_out(segment)
     return _normal(segment, seed, index, math.sqrt(2 / fans))
 
 
-@INITS.register("normal")
+@INITS.register("normal", doc="N(0, 0.05²), whatever the fan; init_scale sets the spread")
 def fixed_normal(segment: Segment, seed: int, index: int) -> NDArray[np.float64]:
     """N(0, 0.05²), whatever the fan; init_scale sets the spread."""
-    return _normal(segment, seed, index, _FIXED)
+    return _normal(segment, seed, index, FIXED_SPREAD)
 
 
-@INITS.register("uniform")
+@INITS.register("uniform", doc="U(±0.05), whatever the fan; init_scale sets the spread")
 def fixed_uniform(segment: Segment, seed: int, index: int) -> NDArray[np.float64]:
     """U(±0.05), whatever the fan; init_scale sets the spread."""
-    return _uniform(segment, seed, index, _FIXED)
+    return _uniform(segment, seed, index, FIXED_SPREAD)
 
 
-@INITS.register("orthogonal")
+@INITS.register(
+    "orthogonal",
+    doc="a random (semi-)orthogonal matrix over [out, fan_in]",
+    source="Saxe et al. 2013, arXiv 1312.6120",
+)
 def orthogonal(segment: Segment, seed: int, index: int) -> NDArray[np.float64]:
     """A random (semi-)orthogonal matrix over [out, fan_in] (Saxe et al. 2013, arXiv 1312.6120)."""
     rows, cols = segment.shape[0], segment.size // segment.shape[0]
@@ -90,6 +99,7 @@ def orthogonal(segment: Segment, seed: int, index: int) -> NDArray[np.float64]:
     return flat
 
 
+@pinned()
 def initial_row(layout: Layout, *, init: str, scale: float, seed: int) -> NDArray[np.float32]:
     """Return the row ``[P]`` at step 0.
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from zoo.errors import no_such
+
 __all__ = ["BUFFER", "ROLES", "Layout", "Segment"]
 
 #: A running statistic: stored in the row, moved by the forward pass, untouched by the optimizer.
@@ -59,11 +61,14 @@ class Layout:
         """Columns that the optimizer moves: ``[0, trained)``."""
         return sum(s.size for s in self.segments if s.role != BUFFER)
 
+    def __repr__(self) -> str:
+        return f"<Layout: {len(self.segments)} tensors, {self.params} parameters>"
+
     def __getitem__(self, name: str) -> Segment:
         for segment in self.segments:
             if segment.name == name:
                 return segment
-        raise KeyError(name)
+        raise no_such(name, "tensor", [segment.name for segment in self.segments])
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return a JSON-ready list, one entry a segment."""

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.architectures.op import Mode, Op, Param, Params, Shape
+from zoo.architectures.example_gradients import ExampleGradients, Outer
+from zoo.architectures.mode import wide_type
+from zoo.architectures.op import Gradients, Mode, Param, Params, Shape, Unary, Values
+from zoo.architectures.units import Units
 
 __all__ = ["Linear"]
 
 
-class Linear(Op):
+class Linear(Unary):
     """y = x Wᵀ + b with W ``[out, in]`` and b ``[out]``, as :class:`torch.nn.Linear`."""
-
-    equivariant = False
-    input_factors = frozenset({"scale", "sign"})
 
     def __init__(self, path: str, inputs: int, outputs: int) -> None:
         super().__init__(path)
@@ -28,6 +28,14 @@ class Linear(Op):
         return (
             Param("weight", (self.outputs, self.inputs), "kernel", self.inputs),
             Param("bias", (self.outputs,), "bias", self.inputs),
+        )
+
+    def units(self) -> tuple[Units, ...]:
+        """Return columns with the input, rows with the output."""
+        rows = (("weight", 0), ("bias", 0))
+        return (
+            Units((("weight", 1),), inputs=(0,), divided=(("weight", 1),)),
+            Units(rows, output=True, multiplied=rows),
         )
 
     def out_shape(self) -> Shape:
@@ -55,12 +63,25 @@ class Linear(Op):
         # dyᵀ x comes out in the weight's own layout: no transpose on the way into the slab.
         grads = {
             self.key("weight"): torch.bmm(d.mT, rows),
-            self.key("bias"): d.sum(1, dtype=torch.float32),
+            self.key("bias"): d.sum(1, dtype=wide_type(d.dtype)),
         }
         if not need_dx:
             return None, grads
         dx = torch.bmm(d, p[self.key("weight")].to(mode.dtype))
         return dx.view(shape), grads
+
+    def pull_inputs(
+        self, p: Params, saved: Any, dy: Tensor, mode: Mode, needs: tuple[bool, ...]
+    ) -> Gradients:
+        """Return dx = dy W."""
+        d = dy.squeeze(2).to(mode.dtype)
+        return (torch.bmm(d, p[self.key("weight")].to(mode.dtype)).view(saved[1]),)
+
+    def example_gradients(
+        self, p: Params, xs: Values, saved: Any, dy: Tensor, mode: Mode
+    ) -> ExampleGradients:
+        """Return the inputs and the gradients of the outputs."""
+        return Outer(xs[0].flatten(2).unsqueeze(2), dy)
 
     def module(self) -> nn.Module:
         """Return an ``nn.Linear``."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
-from zoo.architectures.families import ARCHITECTURES, Family, after_weights
+from zoo.architectures.families import ARCHITECTURES, DEPTH, Family, after_weights
+from zoo.architectures.graph import chain
 from zoo.architectures.linear import Linear
 from zoo.architectures.network import Network
 from zoo.architectures.op import Op, Shape
 from zoo.architectures.weights import transformed
+from zoo.fields import named
 from zoo.spec.run import RunSpec
 
 __all__ = ["mlp"]
@@ -24,7 +26,9 @@ def mlp(run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Network:
         ops += after_weights(run, block, Shape((), run.width), layer)
         inputs = run.width
     ops.append(Linear("output", inputs, classes))
-    return Network("mlp", ops, example_shape, flatten=True)
+    return Network("mlp", chain(ops), example_shape, form="vector")
 
 
-ARCHITECTURES.register("mlp")(Family(mlp, {"depth": 2}))
+ARCHITECTURES.register("mlp", doc="depth x (linear, norm, activation, dropout), linear")(
+    Family(mlp, named(DEPTH))
+)

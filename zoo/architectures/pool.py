@@ -7,17 +7,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.architectures.op import Mode, Op, Params, Shape
+from zoo.architectures.op import Mode, Params, Shape, Unary
+from zoo.architectures.units import BOTH, Units
 
 __all__ = ["GlobalAveragePool"]
 
 
-class GlobalAveragePool(Op):
+class GlobalAveragePool(Unary):
     """y = mean of x over T, so ``[G, B, T, C]`` becomes ``[G, B, 1, C]``."""
 
     def __init__(self, path: str, shape: Shape) -> None:
         super().__init__(path)
         self.shape = shape
+
+    def units(self) -> tuple[Units, ...]:
+        """Return the channels: each is averaged by itself."""
+        return (Units(inputs=(0,), output=True, passes=BOTH),)
 
     def out_shape(self) -> Shape:
         """Return a vector of the same channels."""

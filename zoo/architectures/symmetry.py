@@ -2,22 +2,23 @@
 
 A permutation group names one set of units and every axis that their permutation moves. A scale or
 sign symmetry says that multiplying some tensors of a unit by a, and others by 1/a, changes no
-output. Both are read off the ops, never typed by hand, and :func:`verify` tries them.
+output. Both follow from what the ops say (:mod:`zoo.architectures.spaces`), and :func:`verify`
+tries them.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo.architectures.activations import Activation
 from zoo.architectures.network import Network
-from zoo.architectures.norms import Norm
-from zoo.architectures.op import Mode
+from zoo.architectures.op import Mode, Op, Params, Values
+from zoo.architectures.spaces import PermutationGroup, UnitSymmetry, unit_spaces
+from zoo.arithmetic import pinned
 from zoo.errors import ZooError
 from zoo.seeds import Stream, permutation, uniform
 
@@ -26,6 +27,7 @@ __all__ = [
     "UnitSymmetry",
     "apply_permutation",
     "apply_scaling",
+    "group_activations",
     "permutation_groups",
     "random_permutation",
     "unit_symmetries",
@@ -33,79 +35,40 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class PermutationGroup:
-    """Units that may be permuted together.
-
-    Args:
-        name: path of the op that makes them.
-        size: number of units.
-        blocks: units may move within one of so many equal blocks, and blocks as wholes.
-        axes: (state-dict key, axis) of every tensor axis that the permutation acts on.
-    """
-
-    name: str
-    size: int
-    blocks: int
-    axes: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class UnitSymmetry:
-    """A factor a on each unit of a group: ``multiplied`` by a, ``divided`` by a, along an axis.
-
-    Args:
-        group: name of the permutation group.
-        kind: ``"scale"`` (any a > 0) or ``"sign"`` (a = ±1).
-        multiplied: (key, axis) of the tensors that take a.
-        divided: (key, axis) of the tensors that take 1/a.
-    """
-
-    group: str
-    kind: str
-    multiplied: tuple[tuple[str, int], ...]
-    divided: tuple[tuple[str, int], ...]
-
-
-def _walk(network: Network) -> tuple[list[PermutationGroup], list[UnitSymmetry]]:
-    groups: list[PermutationGroup] = []
-    symmetries: list[UnitSymmetry] = []
-    name, size, blocks = "", 0, 1
-    axes: list[tuple[str, int]] = []
-    factor: list[tuple[str, int]] = []
-    kinds: frozenset[str] = frozenset()
-    activated: frozenset[str] = frozenset()
-    for op in network.ops:
-        if not op.equivariant:
-            if name:
-                consumer = (op.key("weight"), 1)
-                groups.append(PermutationGroup(name, size, blocks, (*axes, consumer)))
-                shared = sorted(kinds & activated & op.input_factors)
-                symmetries += [UnitSymmetry(name, k, tuple(factor), (consumer,)) for k in shared]
-            name, size, blocks = op.path, op.out_shape().channels, 1
-            activated = frozenset()
-            axes = [(op.key(p.suffix), 0) for p in op.params()]
-            factor, kinds = [(op.key(s), 0) for s in op.scaled()], op.output_factors
-        elif name:
-            own = [(op.key(p.suffix), 0) for p in op.params()]
-            axes += own
-            if isinstance(op, Norm) and own:
-                blocks = op.permutation_blocks
-                # A norm undoes a factor on its input; one on its affine output passes through.
-                factor, kinds = [(op.key(s), 0) for s in op.scaled()], op.output_factors
-            if isinstance(op, Activation):
-                activated = op.kind.symmetries
-    return groups, symmetries
-
-
 def permutation_groups(network: Network) -> tuple[PermutationGroup, ...]:
     """Return the permutation groups of a network, from input to output."""
-    return tuple(_walk(network)[0])
+    return unit_spaces(network).groups
 
 
 def unit_symmetries(network: Network) -> tuple[UnitSymmetry, ...]:
     """Return the scale and sign symmetries of a network, from input to output."""
-    return tuple(_walk(network)[1])
+    return unit_spaces(network).symmetries
+
+
+def group_activations(
+    network: Network, p: Params, x: torch.Tensor, mode: Mode
+) -> list[torch.Tensor | None]:
+    """Return what the units of each permutation group put out where something first reads them.
+
+    Args:
+        network: the architecture.
+        p: parameters.
+        x: ``[G, B, T, C_in]``.
+        mode: of the pass.
+
+    Returns:
+        For each group ``[G, B, T, size]``; None for units that live within an op.
+    """
+    spaces = unit_spaces(network)
+    found: list[torch.Tensor | None] = [None] * len(spaces.groups)
+
+    def before(index: int, op: Op, xs: Values) -> None:
+        for group, place in enumerate(spaces.readers):
+            if place is not None and place[0] == index:
+                found[group] = xs[place[1]]
+
+    network.trace(p, x, mode, before=before)
+    return found
 
 
 def random_permutation(group: PermutationGroup, seed: int) -> NDArray[np.int64]:
@@ -143,6 +106,12 @@ def apply_scaling(
     return changed
 
 
+#: Logits above this may have passed through values that float32 does not hold.
+_LARGEST = 1e30
+_HALVINGS = 60
+
+
+@pinned()
 def verify(network: Network, *, seed: int = 0, examples: int = 16) -> dict[str, float]:
     """Try every symmetry on random weights and inputs, in float64 through the plain module.
 
@@ -160,18 +129,30 @@ def verify(network: Network, *, seed: int = 0, examples: int = 16) -> dict[str, 
         if s.name.endswith("running_var"):
             row[s.offset : s.stop] += 1
     count = examples * int(np.prod(network.example_shape))
-    raw = uniform(seed, Stream.PERMUTATION, (1 << 20) + 1, count) * 2 - 1
-    x = torch.from_numpy(raw.reshape(examples, *network.example_shape))
-    flat = torch.from_numpy(row.astype(np.float64))
-    state = {s.name: flat[s.offset : s.stop].view(s.shape) for s in layout.segments}
+    raw = uniform(seed, Stream.PERMUTATION, (1 << 20) + 1, count)
+    raw = raw.reshape(examples, *network.example_shape)
+    tokens = network.tokens
+    x = torch.from_numpy(raw * 2 - 1 if tokens is None else (raw * tokens).astype(np.int64))
     module = network.module().double()
+    state, base = _outputs(network, module, row, x)
+    for _ in range(_HALVINGS):
+        if base.isfinite().all() and float(base.abs().max()) < _LARGEST:
+            break
+        row *= 0.5  # deep and wide: float32 could not hold what comes out
+        state, base = _outputs(network, module, row, x)
+    tensors = _tensors(module)
 
     def logits(changed: dict[str, torch.Tensor]) -> torch.Tensor:
+        # in place, and only what differs: functional_call walks all modules for every symmetry
+        moved = [name for name, value in changed.items() if value is not state[name]]
         with torch.no_grad():
-            out: torch.Tensor = torch.func.functional_call(module, changed, (x,))
+            for name in moved:
+                tensors[name].copy_(changed[name])
+            out: torch.Tensor = module(x)
+            for name in moved:
+                tensors[name].copy_(state[name])
             return out
 
-    base = logits(state)
     scale = float(base.abs().max())
     errors = {"permutation": 0.0, "unit": 0.0, "stacked": 0.0}
     for i, group in enumerate(permutation_groups(network)):
@@ -186,7 +167,9 @@ def verify(network: Network, *, seed: int = 0, examples: int = 16) -> dict[str, 
     slab = torch.from_numpy(row).unsqueeze(0)
     with torch.no_grad():
         stacked, _ = network.forward(
-            network.views(slab), network.inputs(x.float()).unsqueeze(0), Mode(training=False)
+            network.views(slab),
+            network.inputs(x.float() if tokens is None else x).unsqueeze(0),
+            Mode(training=False),
         )
     errors["stacked"] = _gap(stacked[0].double(), base, scale)
     bad = {k: v for k, v in errors.items() if not v <= 1e-5}
@@ -194,6 +177,24 @@ def verify(network: Network, *, seed: int = 0, examples: int = 16) -> dict[str, 
         msg = f"the {network.family} description fails its own check: {bad}"
         raise ZooError(msg)
     return errors
+
+
+def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _outputs(
+    network: Network, module: torch.nn.Module, row: NDArray[np.float32], x: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Return the state dict of a row in float64, which the module then has, and its logits."""
+    flat = torch.from_numpy(row.astype(np.float64))
+    state = {s.name: flat[s.offset : s.stop].view(s.shape) for s in network.layout.segments}
+    tensors = _tensors(module)
+    with torch.no_grad():
+        for name, value in state.items():
+            tensors[name].copy_(value)
+        out: torch.Tensor = module(x)
+        return state, out
 
 
 def _gap(a: torch.Tensor, b: torch.Tensor, scale: float) -> float:
@@ -205,7 +206,7 @@ def describe(network: Network) -> dict[str, Any]:
     errors = verify(network)
     return {
         "family": network.family,
-        "ops": [op.describe() for op in network.ops],
+        "ops": network.describe_ops(),
         "flatten": network.flatten,
         "example_shape": list(network.example_shape),
         "forward_flops_per_example": network.flops(),

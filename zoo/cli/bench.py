@@ -59,12 +59,18 @@ def bench(args: argparse.Namespace) -> int:
     import zoo
     from zoo.dataset.benchmark import INPUTS, MODELS, benchmark, make_targets
     from zoo.report.bench import bench_plot, bench_table
+    from zoo.report.picture_file import check_picture
+    from zoo.report.pooling import pooled_fields, pooled_words
 
     view = zoo.open(args.store).query(args.predicate)
     inputs, models = args.inputs or list(INPUTS), args.models or list(MODELS)
     targets = make_targets(view, args.tasks)
     if args.dry_run:
         return _dry_run(args, view, [t.name for t in targets], inputs, models)
+    over = pooled_words(pooled_fields(view, []))
+    differ = f"runs differ in {over}" if over else ""
+    for number in range(len(args.by) if args.plot else 0):
+        check_picture(_numbered(args.plot, number))
     documents = []
     for number, by in enumerate(args.by):
         what = f"held out by {by}" + (f" and {args.apart}" if args.apart else "")
@@ -77,13 +83,14 @@ def bench(args: argparse.Namespace) -> int:
             )  # fmt: skip
         finally:
             close()
-        used = f"{plural(rows[0].rows, 'row')} of {plural(rows[0].runs, 'run')}, {what}"
+        used = f"{_span([r.rows for r in rows], 'row')} of {_span([r.runs for r in rows], 'run')}"
+        used += f", {what}"
         documents.append({"by": by, "apart": args.apart, "rows": [row.to_json() for row in rows]})
         if args.plot:
             path = _numbered(args.plot, number)
-            bench_plot(rows, path, title=f"{view.zoo.name}: {used}")
+            bench_plot(rows, path, title=f"{view.zoo.name}: {used}\n{differ}".rstrip())
         if not args.json:
-            print(("\n" if number else "") + used)
+            print(("\n" if number else "") + used + (f"\n{differ}" if differ else ""))
             print(bench_table(rows))
             if args.plot:
                 print(f"picture: {path}")
@@ -112,6 +119,12 @@ def _dry_run(
         for name, value in facts.items():
             print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
     return 0
+
+
+def _span(counts: list[int], noun: str) -> str:
+    """Return ``"40 rows"``, or ``"38 to 40 rows"`` where tasks use different numbers of them."""
+    low, high = min(counts), max(counts)
+    return (f"{low:,} to " if low < high else "") + plural(high, noun)
 
 
 def _numbered(path: str, number: int) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.show import human_bytes, plural, print_json
 from zoo.errors import Problem, SpecError
+from zoo.paths import absolute
 
 if TYPE_CHECKING:
     from zoo.dataset import View
@@ -163,17 +163,19 @@ def split(args: argparse.Namespace) -> int:
 
 def audit(args: argparse.Namespace) -> int:
     """Look for leakage; 2 if there is any."""
+    import zoo
     from zoo.dataset.audit import audit as look
     from zoo.dataset.normalization import Normalization
     from zoo.dataset.splits import Split
 
-    view = _view(args)
+    opened = zoo.open(args.store)
     if (args.train is None) != (args.test is None):
         problem = Problem("--train, --test", None, "give both or neither")
         raise SpecError([problem], "zoo audit")
     if args.train is not None:
-        parts = {"train": view.zoo.query(args.train), "test": view.zoo.query(args.test)}
+        parts = {"train": opened.query(args.train), "test": opened.query(args.test)}
     else:
+        view = opened.query(args.predicate)
         chosen = Split.load(args.split) if args.split else _make_split(args, view)
         parts = chosen.views(view)
     fitted = Normalization.load(args.normalization) if args.normalization else None
@@ -225,7 +227,7 @@ def export(args: argparse.Namespace) -> int:
     facts: dict[str, Any] = {"format": args.format, "rows": len(view), "weight_bytes": size}
     if not args.dry_run:
         chosen = Split.load(args.split) if args.split else None
-        made = form.write(view, Path(args.out), chosen)
+        made = form.write(view, absolute(args.out), chosen)
         facts |= {"path": str(made.path), "files": made.files, "bytes": made.bytes}
     if args.json:
         print_json(facts)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.data_option import given_data
 from zoo.cli.show import plural, print_json
 from zoo.errors import Problem, SpecError
 
@@ -73,8 +74,8 @@ def score(args: argparse.Namespace) -> int:
     """Run the scoring stage of a store."""
     from zoo.launch.diets import measure_diets
     from zoo.launch.progress import reporter
-    from zoo.launch.scoring import OWN, SCORING, extra_settings, jobs_of
     from zoo.launch.stages import run_stage
+    from zoo.stages.score import OWN, SCORING, extra_settings, jobs_of
     from zoo.store import StageFolder, read_plan, task_states
 
     plan = read_plan(args.store)
@@ -90,7 +91,11 @@ def score(args: argparse.Namespace) -> int:
             print("\n".join(f"  {scoring_line(job)}" for job in jobs) or "  nothing")
         return 0
     progress = None if args.quiet else reporter(sys.stderr)
-    options: dict[str, Any] = {"workers": args.workers, "progress": progress}
+    options: dict[str, Any] = {
+        "workers": args.workers,
+        "progress": progress,
+        "paths": given_data(args),
+    }
     summary = run_stage(args.store, SCORING.name, settings, **options)
     if not args.scores and all(state.sealed for state in task_states(args.store)):
         measure_diets(args.store, plan, **options)
@@ -147,19 +152,22 @@ def scoring_line(job: ScoringJob) -> str:
 def diets(args: argparse.Namespace) -> int:
     """Show what was scored, how far scores agree, and how accurate the diets are."""
     import zoo
-    from zoo.report.diet_accuracy import accuracy_by_keep
+    from zoo.report.diet_accuracy import accuracy_by_keep, pooled_by_diet
+    from zoo.report.pooling import unfinished
     from zoo.report.score_tables import score_report
 
-    opened = zoo.open(args.store)
-    tables = score_report(args.store)
+    given = given_data(args)
+    opened = zoo.open(args.store, paths=given)
+    tables = score_report(args.store, paths=given)
     cells = accuracy_by_keep(opened)
+    lost = unfinished(opened.query("epoch == -1"))
     smallest = _smallest(opened)
     if args.json:
         rows = [{name: getattr(cell, name) for name in cell.__slots__} for cell in cells]
         print_json(_plain({"tables": tables, "accuracy": rows, "smallest_class": smallest}))
     else:
         _print_tables(tables)
-        _print_accuracy(cells, smallest)
+        _print_accuracy(cells, opened.headline(), smallest, pooled_by_diet(opened), lost)
     _draw(opened, args)
     return 0
 
@@ -202,9 +210,10 @@ def _print_tables(tables: list[dict[str, Any]]) -> None:
         what = f"{spec['architecture']} of width {spec['width']} on {spec['data']}"
         noise = f", label noise {spec['label_noise']:g}" if spec["label_noise"] else ""
         print(f"{table['table']}: {plural(table['models'], 'model')}, {what}{noise}")
-        accuracy = zip(table["epochs"], table["accuracy"], strict=True)
-        shown = ", ".join(f"{a:.3f} at epoch {e:g}" for e, a in accuracy)
-        print(f"  accuracy on the training set: {shown}")
+        if table["accuracy"]:
+            accuracy = zip(table["epochs"], table["accuracy"], strict=True)
+            shown = ", ".join(f"{a:.3f} at epoch {e:g}" for e, a in accuracy)
+            print(f"  accuracy on the training set: {shown}")
         print("  rank correlations (Spearman) of seeds, with the last epoch and the input norm:")
         print(format_table(table["scores"], limit=60))
         between = [
@@ -217,23 +226,35 @@ def _print_tables(tables: list[dict[str, Any]]) -> None:
         print()
 
 
-def _print_accuracy(cells: Sequence[Any], smallest: dict[str, int]) -> None:
+def _print_accuracy(
+    cells: Sequence[Any],
+    value: str,
+    smallest: dict[str, int],
+    pooled: dict[str, list[Any]],
+    lost: dict[str, int],
+) -> None:
     from zoo.diets.keep import FEW
     from zoo.report import format_table
+    from zoo.report.pooling import pooled_words
 
     rows = [
         {
             "label_noise": cell.label_noise,
+            **({"other fields": cell.rest} if any(c.rest for c in cells) else {}),
             "rule": cell.rule,
             "keep": cell.keep,
             "runs": len(cell.values),
-            "test_accuracy": cell.mean,
+            value: cell.mean,
             "half of 95 % CI": cell.half,
         }
         for cell in cells
     ]
-    print("test accuracy of each run's last checkpoint, mean over runs:")
+    over = pooled_words(pooled) or "one run"
+    print(f"{value.replace('_', ' ')} of each run's last checkpoint, mean over {over}:")
     print(format_table(rows, limit=200))
+    if lost:
+        states = ", ".join(f"{count:,} {state}" for state, count in lost.items())
+        print(f"not trained to the end: {states}; they count with their last recorded checkpoint")
     few = {name: count for name, count in smallest.items() if count < FEW}
     if few:
         print(f"\nfewer than {FEW} examples of a class are kept by:")
@@ -242,20 +263,26 @@ def _print_accuracy(cells: Sequence[Any], smallest: dict[str, int]) -> None:
 
 
 def _draw(opened: Any, args: argparse.Namespace) -> None:
-    from zoo.errors import QueryError
+    from zoo.errors import QueryError, ZooError
     from zoo.report.diet_accuracy import keep_plot
     from zoo.report.example_page import example_page
+    from zoo.report.picture_file import check_picture
 
+    for path in filter(None, (args.plot, args.page)):
+        check_picture(path)
     written = []
     try:
         if args.plot:
             written.append(keep_plot(opened, args.plot))
         if args.page:
-            written.append(example_page(args.store, args.page, score=args.score, epoch=args.epoch))
-    except (ValueError, OSError) as error:
-        if isinstance(error, QueryError):
+            page = example_page(
+                args.store, args.page, score=args.score, epoch=args.epoch, paths=opened.given
+            )
+            written.append(page)
+    except ValueError as error:
+        if isinstance(error, ZooError):
             raise
-        msg = f"cannot draw: {error}; allowed: a path that can be written, .png, .pdf, .svg"
+        msg = f"cannot draw: {error}"
         raise QueryError(msg) from error
     for file in written if not args.json else ():
         print(f"picture: {file}")

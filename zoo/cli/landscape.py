@@ -7,7 +7,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.data_option import given_data
 from zoo.cli.show import plural, print_json
+from zoo.errors import Problem, SpecError
 
 if TYPE_CHECKING:
     from zoo.launch.stages import StageSummary
@@ -16,7 +18,7 @@ __all__ = ["EXAMPLES", "add_arguments", "landscape"]
 
 EXAMPLES = """\
 Adds columns of models, and tables of cells and pairs, to a store that is trained to its end; the
-weights are never touched. Safe to interrupt and to repeat: the same command goes on, and what was
+weights are never touched. Safe to interrupt and to repeat: the same command resumes, and what was
 computed for another choice of metrics or checkpoints is taken over. See docs/landscape.md.
 
 examples:
@@ -49,21 +51,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def landscape(args: argparse.Namespace) -> int:
     """Run the stage, or say what it would do."""
-    from zoo.launch.landscape_settings import NAME, landscape_settings
     from zoo.launch.progress import reporter
     from zoo.launch.stages import run_stage
+    from zoo.stages.landscape_settings import NAME, landscape_settings
+    from zoo.store import read_plan
 
     if args.metrics == "list":
-        return _list(args)
-    names = None if args.metrics is None else [n.strip() for n in args.metrics.split(",")]
+        from zoo.cli.list import names
+
+        return names(argparse.Namespace(kind="metric", json=args.json))
+    if args.store is None:
+        fix = "`zoo landscape --metrics list` needs none"
+        raise SpecError([Problem("STORE", None, "is missing", "a store", fix)], "landscape")
+    chosen = None if args.metrics is None else [n.strip() for n in args.metrics.split(",")]
     options = _options(args.set)
     settings = landscape_settings(
-        names, checkpoints=args.checkpoints, probes=options.pop("probes", {}), options=options
+        chosen,
+        checkpoints=args.checkpoints,
+        probes=options.pop("probes", {}),
+        options=options,
+        plan=read_plan(args.store),
     )
     if args.dry_run:
         return _dry_run(args, settings)
     progress = None if args.quiet else reporter(sys.stderr)
-    summary = run_stage(args.store, NAME, settings, workers=args.workers, progress=progress)
+    summary = run_stage(
+        args.store,
+        NAME,
+        settings,
+        workers=args.workers,
+        progress=progress,
+        paths=given_data(args),
+    )
     if args.json:
         print_json(summary.to_json())
     else:
@@ -73,8 +92,6 @@ def landscape(args: argparse.Namespace) -> int:
 
 def _options(given: list[str]) -> dict[str, dict[str, Any]]:
     """Return ``{metric: {option: value}}``; what the names and values mean is checked later."""
-    from zoo.errors import Problem, SpecError
-
     found: dict[str, dict[str, Any]] = {}
     problems = []
     for text in given:
@@ -95,38 +112,13 @@ def _options(given: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _list(args: argparse.Namespace) -> int:
-    from zoo.landscape import CELL_METRICS, MODEL_METRICS
-    from zoo.launch.landscape_settings import metric_options
-    from zoo.report import format_table
-
-    rows: list[dict[str, Any]] = []
-    for name in MODEL_METRICS:
-        entry = MODEL_METRICS[name]
-        columns = ", ".join(column.name for column in entry.columns)
-        rows.append({"metric": name, "of": "models", "default": entry.default, "columns": columns})
-    for name in CELL_METRICS:
-        columns = ", ".join(column.name for column in CELL_METRICS[name].columns)
-        rows.append({"metric": name, "of": "cells", "default": True, "columns": columns})
-    options = metric_options()
-    if args.json:
-        print_json([{**row, "options": dict(options[row["metric"]])} for row in rows])
-        return 0
-    print(format_table(rows))
-    print("\noptions, for --set METRIC.OPTION=VALUE:")
-    for name, defaults in options.items():
-        values = ", ".join(f"{option} = {value}" for option, value in defaults.items())
-        print(f"  {name:<13} {values or '-'}")
-    return 0
-
-
 def _dry_run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
-    from zoo.launch.landscape_settings import NAME
-    from zoo.launch.landscape_stage import stage
+    from zoo.stages.landscape import LANDSCAPE
+    from zoo.stages.landscape_settings import NAME
     from zoo.store import StageFolder
 
     folder = StageFolder(args.store, NAME, settings)
-    parts = stage.parts(folder.paths.root, settings)
+    parts = LANDSCAPE.parts(folder.paths.root, settings)
     done = folder.parts_done()
     left = [part for part in parts if part.key not in done]
     facts = {
@@ -161,6 +153,6 @@ def _print_summary(store: str, summary: StageSummary) -> None:
     for failed in summary.failures:
         print(f"  failed: part {failed.task.key}: {failed.reason}")
     if summary.stopped:
-        print("Stopped before the end; the same command again goes on.")
+        print("Stopped before the end; the same command resumes.")
     elif not summary.published:
-        print("Not complete; the same command again tries what is missing.")
+        print("Not complete; the same command retries what is missing.")

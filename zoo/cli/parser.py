@@ -7,51 +7,31 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from zoo import __version__
-from zoo.cli import bench, clustering, dataset, diets, doctoring, faults, labelling, landscape, page
+from zoo.cli import (
+    arguments,
+    bench,
+    completion,
+    dataset,
+    diets,
+    doctor,
+    failures,
+    landscape,
+    submit,
+)
+from zoo.cli import label as label_verb
+from zoo.cli import report as report_verb
+from zoo.cli.data_option import add_data_option
+from zoo.cli.help_text import (
+    DESCRIPTION,
+    EXAMPLES,
+    GROUPS,
+    PLAN_EXAMPLES,
+    QUERY_EXAMPLES,
+    RUN_EXAMPLES,
+)
+from zoo.version import __version__
 
 __all__ = ["build_parser"]
-
-_DESCRIPTION = """\
-phasezoo: train a zoo of neural networks from one sweep file, and query it as a dataset.
-
-A sweep file (TOML) names axes; every combination is a model. `zoo run` trains them stacked, many
-at a time, and records each one's whole trajectory in one Zarr store.
-"""
-
-_EXAMPLES = """\
-examples:
-  zoo plan sweeps/quickstart.toml
-  zoo run sweeps/quickstart.toml --out datasets_out/quickstart.zarr
-  zoo status datasets_out/quickstart.zarr --watch
-  zoo query datasets_out/quickstart.zarr "width >= 64 and norm == 'layer' and epoch == 20" \\
-      --columns run_id,width,test_accuracy --sort=-test_accuracy --limit 10
-  zoo report datasets_out/quickstart.zarr --by width,norm --plot quickstart.png
-
-exit codes: 0 as asked, 1 an error, 2 incomplete or problems found.
-ZOO_DEBUG=1 shows the traceback of an error.
-"""
-
-_QUERY_EXAMPLES = """\
-A row is a recorded checkpoint. The predicate is Python comparisons over the columns, with
-and, or, not, in; a negative epoch or step counts from each run's end (-1: its last checkpoint).
-
-examples:
-  zoo query z.zarr "epoch == -1" --sort=-test_accuracy --limit 5
-  zoo query z.zarr "norm in ['batch', 'layer'] and 0.5 < test_accuracy < 0.9" --csv > rows.csv
-  zoo query z.zarr "status == 'diverged'" --columns run_id,lr,diverged_step --json
-"""
-
-_RUN_EXAMPLES = """\
-Safe to interrupt (Ctrl-C, kill, power cut) and to repeat: the same command again goes on where the
-last checkpoint is, retries tasks that failed, and does nothing where all is done. A sweep with more
-runs extends the store. Two of these at the same time on one store share the work.
-
-examples:
-  zoo run sweeps/quickstart.toml --out datasets_out/quickstart.zarr
-  zoo run sweeps/quickstart.toml --out datasets_out/quickstart.zarr --dry-run
-  zoo run datasets_out/quickstart.zarr --workers 4        # finish a store
-"""
 
 _Parser = argparse.ArgumentParser
 _BACKENDS = ("auto", "eager", "compiled", "reference")
@@ -99,16 +79,17 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def build_parser() -> _Parser:
+def build_parser() -> arguments.RootParser:
     """Return the parser of the command ``zoo``; each verb is in ``args.verb``."""
-    parser = _Parser(
+    parser = arguments.RootParser(
+        groups=GROUPS,
         prog="zoo",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"phasezoo {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs = parser.verbs
     _add_making(verbs)
     _add_reading(verbs)
     _add_landscape(verbs)
@@ -116,7 +97,7 @@ def build_parser() -> _Parser:
     _add_diets(verbs)
     _add_dataset(verbs)
     _add_checking(verbs)
-    for room in (clustering, faults, doctoring):
+    for room in (submit, failures, doctor):
         room.add_verbs(verbs, _verb, _json)
     _add_about(verbs)
     return parser
@@ -137,6 +118,12 @@ def _verb(verbs: Any, name: str, place: str, short: str, epilog: str = "") -> _P
 
 def _json(parser: _Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+
+
+def _yes(parser: _Parser) -> None:
+    parser.add_argument(
+        "--yes", "-y", action="store_true", help="a sweep of very many runs is meant"
+    )
 
 
 def _store(parser: _Parser) -> None:
@@ -163,42 +150,55 @@ def _workers(parser: _Parser) -> None:
 
 def _add_making(verbs: Any) -> None:
     plan = _verb(
-        verbs, "plan", "zoo.cli.making:plan",
+        verbs, "plan", "zoo.cli.run:plan",
         "show what a sweep means: runs, cohorts, tasks, bytes, time; trains nothing",
+        PLAN_EXAMPLES,
     )  # fmt: skip
-    plan.add_argument("sweep", metavar="SWEEP", help="a sweep file (.toml)")
-    plan.add_argument("--out", metavar="STORE", help="a store that is there: show what it lacks")
+    plan.add_argument("sweeps", nargs="+", metavar="SWEEP", help="a sweep file (.toml)")
+    plan.add_argument("--out", metavar="STORE", help="an existing store: show what it lacks")
+    plan.add_argument(
+        "--check", action="store_true",
+        help="only say what is wrong with the files; needs no data; exit code 2 if anything is",
+    )  # fmt: skip
     plan.add_argument(
         "--calibrate", type=_seconds, default=8.0, metavar="S",
-        help="measure for about so many seconds to estimate the time (default 8; 0 = guess)",
+        help="spend about S seconds measuring, to estimate the time (default 8; 0 = guess)",
     )  # fmt: skip
     _workers(plan)
+    add_data_option(plan)
     _json(plan)
 
     run = _verb(
-        verbs, "run", "zoo.cli.making:run", "train a sweep into a store, or go on with it",
-        _RUN_EXAMPLES,
+        verbs, "run", "zoo.cli.run:run", "train a sweep into a store, extend it or finish it",
+        RUN_EXAMPLES,
     )  # fmt: skip
     run.add_argument("sweep", metavar="SWEEP", help="a sweep file (.toml), or a store to finish")
-    run.add_argument("--out", metavar="STORE", help="the store; made if it is not there")
+    run.add_argument("--out", metavar="STORE", help="the store; made if there is none")
     _workers(run)
     run.add_argument("--limit", type=_count, metavar="N", help="end after N tasks")
     run.add_argument("--dry-run", action="store_true", help="say what would be done, and end")
     run.add_argument("--quiet", "-q", action="store_true", help="no progress")
+    add_data_option(run)
     _json(run)
+    for one in (plan, run):
+        _yes(one)
 
-    sweep = _verb(verbs, "sweep", "zoo.cli.making:check", "check sweep files without running them")
-    actions = sweep.add_subparsers(title="actions", metavar="ACTION", required=True)
-    check = _verb(
-        actions, "check", "zoo.cli.making:check", "read sweep files and say all that is wrong"
+    init = _verb(
+        verbs, "init", "zoo.cli.init:init", "write a small, commented sweep file to start from"
     )
-    check.add_argument("sweeps", nargs="+", metavar="SWEEP", help="sweep files (.toml)")
-    _json(check)
+    init.add_argument(
+        "file", nargs="?", default="sweep.toml", metavar="FILE", help="default: sweep.toml"
+    )
+    init.add_argument(
+        "--from", dest="data", default="digits", metavar="DATA",
+        help="the data set that it trains on (default digits; `zoo list data` names all)",
+    )  # fmt: skip
+    _json(init)
 
 
 def _add_reading(verbs: Any) -> None:
     status = _verb(
-        verbs, "status", "zoo.cli.checking:status",
+        verbs, "status", "zoo.cli.status:status",
         "show how far a store is, from its files; also while it trains",
     )  # fmt: skip
     _store(status)
@@ -210,8 +210,8 @@ def _add_reading(verbs: Any) -> None:
     _json(status)
 
     query = _verb(
-        verbs, "query", "zoo.cli.reading:query", "print the checkpoints that meet a predicate",
-        _QUERY_EXAMPLES,
+        verbs, "query", "zoo.cli.query:query", "print the checkpoints that meet a predicate",
+        QUERY_EXAMPLES,
     )  # fmt: skip
     _store(query)
     query.add_argument("predicate", nargs="?", metavar="PREDICATE", help="default: all of them")
@@ -232,14 +232,14 @@ def _add_reading(verbs: Any) -> None:
 
 
 def _add_summaries(verbs: Any) -> None:
-    info = _verb(verbs, "info", "zoo.cli.reading:info", "show what a store holds")
+    info = _verb(verbs, "info", "zoo.cli.query:info", "show what a store holds")
     _store(info)
     info.add_argument("--columns", action="store_true", help="list every column and its meaning")
     info.add_argument("--layout", action="store_true", help="list the parameters of each cohort")
     _json(info)
 
     report = _verb(
-        verbs, "report", "zoo.cli.reading:report",
+        verbs, "report", "zoo.cli.report:report",
         "print a table of means by axis (each run's last checkpoint), and draw a picture",
     )  # fmt: skip
     _store(report)
@@ -247,20 +247,14 @@ def _add_summaries(verbs: Any) -> None:
         "--by", type=_names, metavar="A,B", help="columns to group by (default: what varies)"
     )
     report.add_argument(
-        "--value", default="test_accuracy", metavar="COLUMN", help="default: test_accuracy"
+        "--value",
+        metavar="COLUMN",
+        help="default: test_accuracy, or test_r2 of floats",
     )
     report.add_argument("--where", metavar="PREDICATE", help="only these checkpoints")
-    report.add_argument("--plot", metavar="FILE", help="also draw a picture (.png, .pdf, .svg)")
-    page.add_arguments(report)
+    report_verb.add_arguments(report)
+    add_data_option(report)
     _json(report)
-
-    plot = _verb(verbs, "plot", "zoo.cli.reading:plot", "draw the accuracy picture of a store")
-    _store(plot)
-    plot.add_argument("file", metavar="FILE", help=".png, .pdf or .svg")
-    plot.add_argument("--value", default="test_accuracy", metavar="METRIC")
-    plot.add_argument("--load", metavar="COLUMN", help="x axis (default: the sweep's load axis)")
-    plot.add_argument("--temperature", metavar="COLUMN", help="y axis, the same way")
-    plot.add_argument("--panel", metavar="COLUMN", help="one map for each value of this column")
 
 
 def _add_landscape(verbs: Any) -> None:
@@ -269,8 +263,9 @@ def _add_landscape(verbs: Any) -> None:
         "measure the loss landscape: curvature, connectivity, similarity and more",
         landscape.EXAMPLES,
     )  # fmt: skip
-    _store(measure)
+    measure.add_argument("store", nargs="?", metavar="STORE", help="a zoo (STORE.zarr)")
     landscape.add_arguments(measure)
+    add_data_option(measure)
     measure.add_argument(
         "--workers", "-j", type=_count, metavar="N",
         help="processes of one thread each (default: one a core; 0 = none)",
@@ -286,6 +281,7 @@ def _add_diets(verbs: Any) -> None:
     )  # fmt: skip
     _store(score)
     diets.add_score_arguments(score)
+    add_data_option(score)
     _json(score)
 
     view = _verb(
@@ -295,15 +291,16 @@ def _add_diets(verbs: Any) -> None:
     )  # fmt: skip
     _store(view)
     diets.add_view_arguments(view)
+    add_data_option(view)
     _json(view)
 
 
 def _add_labelling(verbs: Any) -> None:
     label = _verb(
-        verbs, "label", "zoo.cli.labelling:label",
-        "give every cell its phase, by a rule with explicit thresholds", labelling.LABEL_EXAMPLES,
+        verbs, "label", "zoo.cli.label:label",
+        "give every cell its phase, by a rule with explicit thresholds", label_verb.LABEL_EXAMPLES,
     )  # fmt: skip
-    labelling.add_arguments(label)
+    label_verb.add_arguments(label)
 
 
 def _add_dataset(verbs: Any) -> None:
@@ -320,32 +317,42 @@ def _add_dataset(verbs: Any) -> None:
 
 def _add_checking(verbs: Any) -> None:
     verify = _verb(
-        verbs, "verify", "zoo.cli.checking:verify",
-        "read every byte of a store and hold it against its checksums",
+        verbs, "verify", "zoo.cli.verify:verify",
+        "read every byte of a store and check it against its checksums",
     )  # fmt: skip
     _store(verify)
     verify.add_argument("--hash", action="store_true", help="also print the hash of all content")
     _json(verify)
 
     repair = _verb(
-        verbs, "repair", "zoo.cli.checking:repair",
-        "take back damaged checkpoints, so that `zoo run STORE` trains them again",
+        verbs, "repair", "zoo.cli.verify:repair",
+        "write damaged metadata and columns anew, and take back damaged checkpoints",
     )  # fmt: skip
     _store(repair)
     repair.add_argument("--dry-run", action="store_true", help="say what is damaged, and end")
     _json(repair)
 
     reproduce = _verb(
-        verbs, "reproduce", "zoo.cli.checking:reproduce",
+        verbs, "reproduce", "zoo.cli.verify:reproduce",
         "train one model again and compare every bit with the store",
     )  # fmt: skip
     _store(reproduce)
     reproduce.add_argument("run_id", metavar="RUN_ID", help="a run id, or its beginning")
+    add_data_option(reproduce)
     _json(reproduce)
 
 
 def _add_about(verbs: Any) -> None:
-    data = _verb(verbs, "data", "zoo.cli.about:data", "list the data sets, and what is missing")
-    _json(data)
-    version = _verb(verbs, "version", "zoo.cli.about:version", "show versions and this machine")
+    names = _verb(
+        verbs, "list", "zoo.cli.list:names",
+        "list what a sweep or a query can name: fields, optimizers, norms, data sets, metrics, ...",
+    )  # fmt: skip
+    names.add_argument("kind", nargs="?", metavar="KIND", help="of what (default: the kinds)")
+    _json(names)
+    version = _verb(verbs, "version", "zoo.cli.machine:version", "show versions and this machine")
     _json(version)
+    shell = _verb(
+        verbs, "completion", "zoo.cli.completion:completion",
+        "print a script with which a shell completes verbs and options", completion.EXAMPLES,
+    )  # fmt: skip
+    shell.add_argument("shell", choices=completion.SHELLS, help="which shell")

@@ -8,23 +8,25 @@ examples are augmented after normalisation; a pixel moved in from outside is zer
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from zoo.fields import Field, Fields, named
 from zoo.registry import Registry
 from zoo.seeds import Stream, torch_bits, torch_normal, torch_uniform
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "Flip", "NoAugmentation", "Noise", "Shift"]
 
+_STRENGTH = Field("augment_strength", "float", 1.0, "strength, in the augmentation's unit", low=0)
+
 
 class Augmentation(ABC):
     """A random change of the training examples; a namespace of pure functions, never an object."""
 
-    #: Run-spec fields that it reads, with their defaults.
-    fields: ClassVar[Mapping[str, object]] = {}
+    #: Run-spec fields that it reads.
+    fields: ClassVar[Fields] = {}
 
     @staticmethod
     @abstractmethod
@@ -56,7 +58,7 @@ def _per_model(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 
-@AUGMENTATIONS.register("none")
+@AUGMENTATIONS.register("none", doc="the examples as they are")
 class NoAugmentation(Augmentation):
     """The examples as they are."""
 
@@ -67,7 +69,7 @@ class NoAugmentation(Augmentation):
         return x
 
 
-@AUGMENTATIONS.register("flip")
+@AUGMENTATIONS.register("flip", doc="each picture is mirrored left to right with probability 1/2")
 class Flip(Augmentation):
     """Each picture is mirrored left to right with probability 1/2."""
 
@@ -86,7 +88,10 @@ class Flip(Augmentation):
         return f"flip needs pictures (channels, height, width), not examples of {example_shape}"
 
 
-@AUGMENTATIONS.register("shift")
+@AUGMENTATIONS.register(
+    "shift",
+    doc="each example moves by up to augment_strength pixels along every axis, zeros coming in",
+)
 class Shift(Augmentation):
     """Each example is moved by a whole number of pixels along every axis, zeros coming in.
 
@@ -95,7 +100,7 @@ class Shift(Augmentation):
     div 2³² − s.
     """
 
-    fields: ClassVar[Mapping[str, object]] = {"augment_strength": 1.0}
+    fields: ClassVar[Fields] = named(_STRENGTH.at(1.0))
 
     @staticmethod
     def apply(x: Tensor, seed: Tensor, step: Tensor, strength: Tensor) -> Tensor:
@@ -132,11 +137,13 @@ def _moved(x: Tensor, moves: Tensor, dim: int) -> Tensor:
     return torch.where(inside, taken, torch.zeros_like(taken))
 
 
-@AUGMENTATIONS.register("noise")
+@AUGMENTATIONS.register(
+    "noise", doc="Gaussian noise of standard deviation augment_strength on every value"
+)
 class Noise(Augmentation):
     """Gaussian noise with standard deviation ``strength`` on every value."""
 
-    fields: ClassVar[Mapping[str, object]] = {"augment_strength": 0.1}
+    fields: ClassVar[Fields] = named(_STRENGTH.at(0.1))
 
     @staticmethod
     def apply(x: Tensor, seed: Tensor, step: Tensor, strength: Tensor) -> Tensor:

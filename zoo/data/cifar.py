@@ -182,7 +182,7 @@ def _reader(
 
 
 def _register(name: str, classes: int, read: Callable[[Path | None], Arrays], files: str) -> None:
-    DATASETS.register(name)(
+    DATASETS.register(name, doc=f"32x32 colour pictures in {classes} classes")(
         DataSource(
             name=name,
             source="user-path",

@@ -41,7 +41,7 @@ def read(path: Path | None) -> Arrays:
     return Arrays(x[~test], y[~test], x[test], y[test])
 
 
-DATASETS.register("digits")(
+DATASETS.register("digits", doc="8x8 handwritten digits, bundled with scikit-learn")(
     DataSource(
         name="digits",
         source="bundled",

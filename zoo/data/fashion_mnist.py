@@ -7,7 +7,7 @@ from zoo.data.idx import FILES, idx_reader
 
 __all__: list[str] = []
 
-DATASETS.register("fashion_mnist")(
+DATASETS.register("fashion_mnist", doc="28x28 pictures of clothes")(
     DataSource(
         name="fashion_mnist",
         source="system-package",

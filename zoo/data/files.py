@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import lzma
 import os
 import tarfile
 import zlib
@@ -11,16 +13,22 @@ from pathlib import Path, PurePosixPath
 
 from zoo.data.base import DataSource
 from zoo.errors import DataError, MissingDataError
+from zoo.paths import absolute
 
 __all__ = ["find_path", "missing", "read_members"]
+
+#: Bytes of one file of a data set, and of all files in an archive, decompressed: ten times what any
+#: of the data sets has. A few megabytes can decompress to terabytes.
+_MOST, _MOST_OF_ARCHIVE = 2 << 30, 8 << 30
 
 
 def missing(about: DataSource, why: str) -> MissingDataError:
     """Return the error that says how to get a data set."""
     ways = [f"install it: `{about.install}`"] if about.install else []
     ways.append(
-        f"give the path that holds {about.files}: [paths] in the sweep file, "
-        f"zoo.data.load({about.name!r}, path=...), or the environment variable {about.variable}"
+        f"give the path that holds {about.files}: --data '{about.name}=PATH' on the command line,"
+        f" the environment variable {about.variable}, paths={{{about.name!r}: ...}} in Python"
+        f" (zoo.data.load: path=...), or [paths] in a sweep file that has no store yet"
     )
     return MissingDataError(f"data set {about.name!r}: {why}; " + "; or ".join(ways))
 
@@ -42,10 +50,10 @@ def find_path(about: DataSource, path: str | os.PathLike[str] | None) -> Path | 
         return None
     given = path if path is not None else os.environ.get(about.variable) or None
     if given is not None:
-        found = Path(given).expanduser()
+        found = absolute(given)
         if not found.exists():
             raise missing(about, f"nothing is at {found}")
-        return found.resolve()
+        return found
     system = Path(about.system_path) if about.system_path else None
     if system is None or not system.exists():
         raise missing(about, "not on this machine" if about.system_path else "no path is given")
@@ -74,10 +82,10 @@ def read_members(
         if root.is_dir():
             places = [root, *(root / folder for folder in folders)]
             held = [_first(choice, places) for choice in choices]
-            contents = {p.name: _plain(p.name, p.read_bytes()) for p in held if p is not None}
+            contents = {p.name: _from_file(p) for p in held if p is not None}
         else:
             contents = _archive(root, {name for choice in choices for name in choice})
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         msg = f"{root}: cannot be read: {error}"
         raise DataError(msg) from error
     lacking = [choice[0] for choice in choices if not any(n in contents for n in choice)]
@@ -91,16 +99,36 @@ def _first(choice: Sequence[str], places: Sequence[Path]) -> Path | None:
     return next((p / n for p in places for n in choice if (p / n).is_file()), None)
 
 
+def _from_file(path: Path) -> bytes:
+    _check_size(path.name, path.stat().st_size, _MOST)
+    return _plain(path.name, path.read_bytes())
+
+
 def _plain(name: str, content: bytes) -> bytes:
-    return gzip.decompress(content) if name.endswith(".gz") else content
+    if not name.endswith(".gz"):
+        return content
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        content = file.read(_MOST + 1)
+    _check_size(name, len(content), _MOST)
+    return content
+
+
+def _check_size(name: str, size: int, most: int) -> None:
+    if size > most:
+        msg = f"{name} has more than {most >> 30} GiB decompressed, so it is no data set"
+        raise DataError(msg)
 
 
 def _archive(root: Path, names: set[str]) -> dict[str, bytes]:
     """Return the regular files of an archive whose last path part is one of ``names``."""
     contents = {}
+    total = 0
     with tarfile.open(root, "r:*") as archive:
         for member in archive:
             name = PurePosixPath(member.name).name
+            total += member.size
+            _check_size(name, member.size, _MOST)
+            _check_size(root.name, total, _MOST_OF_ARCHIVE)
             stream = archive.extractfile(member) if member.isreg() and name in names else None
             if stream is not None:
                 contents[name] = _plain(name, stream.read())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from zoo.data.base import DATASETS, Dataset, make_dataset
 from zoo.data.files import find_path
 
 __all__ = ["load"]
+
+#: A file younger than this may be written again within a tick of the file system's clock.
+_YOUNG_NS = 2_000_000_000
+#: Where the files of a data set lie in its folder.
+_WITHIN = ("*", "*/*", "*/raw/*")
 
 
 def load(name: str, *, path: str | os.PathLike[str] | None = None) -> Dataset:
@@ -31,15 +37,24 @@ def load(name: str, *, path: str | os.PathLike[str] | None = None) -> Dataset:
         ((1437, 1, 8, 8), (360, 1, 8, 8), 10)
     """
     found = find_path(DATASETS[name], path)
-    stamp = None
-    if found is not None:
-        status = found.stat()
-        stamp = (status.st_mtime_ns, status.st_size)
-    return _load(name, found, stamp)
+    return _load(name, found, () if found is None else _stamp(found))
+
+
+def _stamp(path: Path) -> tuple[object, ...]:
+    """Return what changes when a file, or one in a folder, is written anew.
+
+    Of a file that was written a moment ago the clock may not tell a second writing, so such a file
+    is never taken from memory.
+    """
+    files = sorted(f for p in _WITHIN for f in path.glob(p)) if path.is_dir() else [path]
+    states = [file.stat() for file in files if file.is_file()]
+    young = any(time.time_ns() - state.st_mtime_ns < _YOUNG_NS for state in states)
+    stamp = tuple((s.st_ino, s.st_mtime_ns, s.st_ctime_ns, s.st_size) for s in states)
+    return (*stamp, time.monotonic_ns()) if young else stamp
 
 
 @lru_cache(maxsize=8)
-def _load(name: str, path: Path | None, stamp: tuple[int, int] | None) -> Dataset:
+def _load(name: str, path: Path | None, stamp: tuple[object, ...]) -> Dataset:
     """Read a data set; ``stamp`` keeps a file that was replaced from being served from memory."""
     about = DATASETS[name]
     return make_dataset(about, about.read(path))

@@ -7,7 +7,7 @@ from zoo.data.idx import FILES, idx_reader
 
 __all__: list[str] = []
 
-DATASETS.register("mnist")(
+DATASETS.register("mnist", doc="28x28 handwritten digits")(
     DataSource(
         name="mnist",
         source="user-path",

@@ -95,7 +95,7 @@ def read(path: Path | None) -> Arrays:
     return Arrays(x[:_TRAIN], y[:_TRAIN], x[_TRAIN:], y[_TRAIN:])
 
 
-DATASETS.register("mnist1d")(
+DATASETS.register("mnist1d", doc="signals of length 40, generated")(
     DataSource(
         name="mnist1d",
         source="generated",

@@ -28,41 +28,45 @@ class PreparedData:
 
     Args:
         train_x: ``[N, *example_shape]`` float32.
-        train_y: ``[N]`` int64.
+        train_y: ``[N]`` int64 labels, or ``[N, C]`` float32 values.
         test_x, test_y: the same for the test set.
         mean, scale: float32, broadcastable to one example.
         classes: C.
         example_shape: shape of one example.
+        target: what the targets are; see :func:`zoo.data.base.target_kind`.
     """
 
     train_x: NDArray[np.float32]
-    train_y: NDArray[np.int64]
+    train_y: NDArray[Any]
     test_x: NDArray[np.float32]
-    test_y: NDArray[np.int64]
+    test_y: NDArray[Any]
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
     classes: int
     example_shape: tuple[int, ...]
+    target: str = "class"
 
 
 def _constant(x: NDArray[Any], value: float) -> NDArray[np.float64]:
     return np.full((1,) * (x.ndim - 1), value)
 
 
-@NORMALIZATIONS.register("none")
+@NORMALIZATIONS.register("none", doc="values as they are")
 def none(x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Leave the values as they are."""
     return _constant(x, 0.0), _constant(x, 1.0)
 
 
-@NORMALIZATIONS.register("unit")
+@NORMALIZATIONS.register("unit", doc="the range of the training set, over all channels, to [0, 1]")
 def unit(x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Map the range of the training set, over all channels, to [0, 1]."""
     low, high = float(x.min()), float(x.max())
     return _constant(x, low), _constant(x, high - low if high > low else 1.0)
 
 
-@NORMALIZATIONS.register("standard")
+@NORMALIZATIONS.register(
+    "standard", doc="mean 0 and deviation 1 of each channel over the training set"
+)
 def standard(x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean 0 and standard deviation 1 of each channel over the training set.
 
@@ -110,4 +114,5 @@ def prepare(dataset: Dataset, normalization: str = "standard") -> PreparedData:
         scale=scale,
         classes=dataset.classes,
         example_shape=dataset.example_shape,
+        target=dataset.target,
     )

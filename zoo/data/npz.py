@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.arrays import ArrayArchive, open_npz
 from zoo.data.base import DATASETS, Arrays, DataSource, array_problems, data_error
-from zoo.errors import DataError, Problem
+from zoo.errors import DataError, Problem, listed
 
 __all__ = ["read"]
 
 
-def _member(held: Any, name: str, problems: list[Problem]) -> NDArray[Any] | None:
+def _member(held: ArrayArchive, name: str, problems: list[Problem]) -> NDArray[Any] | None:
     """Return one array of the file, or None with the problem added."""
-    if name not in held.files:
-        there = ", ".join(held.files) or "nothing"
+    if name not in held.names:
+        there = listed(held.names) or "nothing"
         problems.append(Problem(name, None, f"is missing; the file has {there}"))
         return None
     try:
-        array: NDArray[Any] = held[name]
+        return held[name]
     except ValueError as error:
-        fix = "Python objects are never loaded"
-        problems.append(Problem(name, None, f"cannot be read ({error})", "plain numbers", fix))
+        problems.append(Problem(name, None, f"cannot be read: {error}"))
         return None
-    return array
 
 
 def read(path: Path | None) -> Arrays:
@@ -42,9 +39,9 @@ def read(path: Path | None) -> Arrays:
         raise DataError(msg)
     problems: list[Problem] = []
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+        with open_npz(path) as held:
             found = {name: _member(held, name, problems) for name in Arrays._fields}
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError) as error:
         msg = f"{path}: not a readable .npz file: {error}"
         raise DataError(msg) from error
     # A member that is missing is judged once; a harmless stand-in takes its place below.
@@ -66,11 +63,11 @@ def _stand_in(name: str, found: dict[str, NDArray[Any] | None]) -> NDArray[Any]:
 def _compared(problem: Problem, lacking: set[str]) -> bool:
     """Whether a problem comes from comparing with an array that is missing."""
     partner = {"train_y": "train_x", "test_y": "test_x", "test_x": "train_x"}
-    comparing = problem.message in ("one label an example", "unlike train_x")
+    comparing = problem.message in ("one target per example", "unlike train_x", "unlike train_y")
     return comparing and partner.get(problem.field) in lacking
 
 
-DATASETS.register("npz")(
+DATASETS.register("npz", doc="your own: an .npz file, as npz:NAME")(
     DataSource(
         name="npz",
         source="user-path",

@@ -10,20 +10,22 @@ function of every row alone:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.architectures.network import Network
 from zoo.architectures.op import Mode
+from zoo.architectures.symmetry import group_activations
+from zoo.arithmetic import pinned
 from zoo.dataset.row_symmetry import permute_rows
 from zoo.dataset.structure import Structure
 from zoo.errors import QueryError
 from zoo.landscape.weight_matching import assign_units, match_weights
+from zoo.objectives import OBJECTIVES
 
 __all__ = ["METHODS", "align_rows", "unit_activations"]
 
@@ -32,6 +34,7 @@ METHODS = ("weights", "activations", "straight_through")
 _Orders = list[NDArray[np.int64]]
 
 
+@pinned()
 def align_rows(
     rows: Tensor,
     reference: Tensor,
@@ -41,6 +44,7 @@ def align_rows(
     network: Network | None = None,
     inputs: Tensor | None = None,
     labels: Tensor | None = None,
+    objective: str = "cross_entropy",
     steps: int = 60,
     lr: float = 0.1,
 ) -> Tensor:
@@ -56,7 +60,8 @@ def align_rows(
         method: one of :data:`METHODS`.
         network: the network (``zoo.architectures.build(spec, ...)``), but for ``"weights"``.
         inputs: ``[N, *example_shape]``, but for ``"weights"``.
-        labels: ``[N]``, for ``"straight_through"``.
+        labels: targets ``[N]`` or ``[N, C]``, for ``"straight_through"``.
+        objective: its loss is the midpoint's.
         steps, lr: gradient steps of ``"straight_through"``, and their length relative to the
             gradient's norm over the weights' norm.
 
@@ -71,7 +76,7 @@ def align_rows(
         )
         raise QueryError(msg)
     aligned = []
-    target: list[Tensor] | None = None
+    target: list[Tensor | None] | None = None
     for row in rows:
         if method == "weights":
             orders = _match(structure, reference, row)
@@ -79,14 +84,14 @@ def align_rows(
             assert network is not None
             assert inputs is not None
             if target is None:
-                target = unit_activations(reference, network, inputs, structure)
+                target = unit_activations(reference, network, inputs)
             orders = _match_activations(structure, network, target, row, inputs)
         else:
             assert network is not None
             assert inputs is not None
             assert labels is not None
             orders = _straight_through(
-                structure, network, reference, row, inputs, labels, steps, lr
+                structure, network, reference, row, inputs, _loss(objective, labels), steps, lr
             )
         aligned.append(_permuted(row, structure, orders))
     return torch.stack(aligned) if aligned else rows
@@ -106,43 +111,39 @@ def _match(structure: Structure, a: Tensor, b: Tensor) -> _Orders:
     return list(found)
 
 
-def unit_activations(
-    row: Tensor, network: Network, inputs: Tensor, structure: Structure
-) -> list[Tensor]:
+@pinned()
+def unit_activations(row: Tensor, network: Network, inputs: Tensor) -> list[Tensor | None]:
     """Return what the units of each permutation group put out, ``[N · T, size]`` a group.
 
-    Taken where the next group's weights read it, in eval mode: after norm and activation, and after
-    pooling where there is any.
+    Taken where weights first read it, in eval mode: after norm and activation, and after pooling
+    where there is any. None for units that live within an op, such as the heads of an attention.
 
     Args:
         row: ``[P]``.
         network: of the row.
         inputs: ``[N, *example_shape]``.
-        structure: of the row.
     """
     slab = row.unsqueeze(0)
-    p = network.views(slab)
     x = network.inputs(inputs).unsqueeze(0)
-    mode = Mode(training=False)
-    found: list[Tensor] = []
-    first = True
     with torch.no_grad():
-        for op in network.ops:
-            if not op.equivariant:
-                if not first:
-                    found.append(x[0].flatten(0, 1))
-                first = False
-            x, _ = op.forward(p, x, mode)
-    return found
+        found = group_activations(network, network.views(slab), x, Mode(training=False))
+    return [None if y is None else y[0].flatten(0, 1) for y in found]
 
 
 def _match_activations(
-    structure: Structure, network: Network, target: Sequence[Tensor], row: Tensor, inputs: Tensor
+    structure: Structure,
+    network: Network,
+    target: Sequence[Tensor | None],
+    row: Tensor,
+    inputs: Tensor,
 ) -> _Orders:
     """Return the orders that maximise the sum of correlations between matched units."""
-    own = unit_activations(row, network, inputs, structure)
+    own = unit_activations(row, network, inputs)
     orders = []
     for group, a, b in zip(structure.groups, target, own, strict=True):
+        if a is None or b is None:  # nothing to compare them by
+            orders.append(np.arange(group.size))
+            continue
         left, right = _standardized(a), _standardized(b)
         orders.append(assign_units((left.mT @ right).numpy(), group.blocks))
     return orders
@@ -155,13 +156,21 @@ def _standardized(x: Tensor) -> Tensor:
     return centred / torch.where(norm > 0, norm, 1.0)
 
 
+def _loss(objective: str, targets: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the function from outputs ``[N, C]`` to their mean loss."""
+    kind = OBJECTIVES[objective]("vector" if targets.is_floating_point() else "class")
+    # what a caller made in inference mode cannot take part in a gradient; a copy can
+    own = targets.clone()
+    return lambda z: kind.losses(z, own).mean()
+
+
 def _straight_through(
     structure: Structure,
     network: Network,
     reference: Tensor,
     row: Tensor,
     inputs: Tensor,
-    labels: Tensor,
+    loss_of: Callable[[Tensor], Tensor],
     steps: int,
     lr: float,
 ) -> _Orders:
@@ -171,6 +180,8 @@ def _straight_through(
     ½(θ_ref + π(θ)), and its gradient is given to θ̃ as if π(θ) were θ̃. Batch norm uses the batch's
     own statistics, as the midpoint has no running ones.
     """
+    # what a caller made in inference mode cannot take part in a gradient; a copy can
+    inputs = inputs.clone()
     free = reference.clone()
     best = _match(structure, reference, row)
     least = float("inf")
@@ -182,7 +193,7 @@ def _straight_through(
         middle = (0.5 * (reference + moved)).detach().requires_grad_()
         p = network.views(middle.unsqueeze(0))
         logits, _ = network.forward(p, network.inputs(inputs).unsqueeze(0), mode)
-        loss = F.cross_entropy(logits[0], labels)
+        loss = loss_of(logits[0])
         if loss.item() < least:
             least, best = loss.item(), orders
         (gradient,) = torch.autograd.grad(loss, middle)

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 from zoo.dataset.batches import rows_at_once
 from zoo.dataset.nearest import Match, nearest_behaviour, nearest_canonical, nearest_weights
 from zoo.dataset.normalization import Normalization
+from zoo.dataset.view import View
 from zoo.errors import QueryError
 from zoo.seeds import Stream, permutation
 from zoo.spec.run import SEED_FIELDS
-
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
 
 __all__ = ["CHECKS", "AuditReport", "Finding", "audit"]
 

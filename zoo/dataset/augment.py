@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import BUFFER
+from zoo.arithmetic import pinned
 from zoo.dataset.canonical import canonical_rows
 from zoo.dataset.row_symmetry import permute_rows, random_orders, scale_rows
 from zoo.dataset.structure import Structure
@@ -93,6 +94,7 @@ class RowBatch:
 Transform = Callable[[RowBatch], RowBatch]
 
 
+@pinned(gradients="as they are")
 def apply_transforms(batch: RowBatch, transforms: Sequence[Transform]) -> RowBatch:
     """Return the batch after every transform, in order."""
     for salt, transform in enumerate(transforms):

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
+from zoo.arithmetic import pinned
 from zoo.dataset.batches import plan_batches
 from zoo.dataset.equivariant import NeuralGraph
 from zoo.dataset.layers import layer_tensors
 from zoo.dataset.structure import by_structure
-
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
+from zoo.dataset.view import View
+from zoo.objectives import OBJECTIVES, Objective
 
 __all__ = ["Target", "fit_boosting", "fit_neural", "fit_ridge"]
 
@@ -82,6 +81,7 @@ def _moments(values: NDArray[Any]) -> tuple[float, float]:
     return float(values.mean()), spread if spread > 0 else 1.0
 
 
+@pinned()
 def fit_ridge(
     x: NDArray[np.float32],
     y: NDArray[np.float64],
@@ -179,6 +179,7 @@ def _primal_path(inner: NDArray[np.float64], held: NDArray[np.float64]) -> _Path
     return path
 
 
+@pinned()
 def fit_boosting(
     x: NDArray[np.float32],
     targets: Sequence[Target],
@@ -225,6 +226,7 @@ def fit_boosting(
     return found
 
 
+@pinned()
 def fit_neural(
     view: View,
     targets: Sequence[Target],
@@ -250,7 +252,7 @@ def fit_neural(
         seed: of the initial weights and the order.
         tick: called after each epoch.
     """
-    encoded = [torch.from_numpy(t.encoded(train)).float() for t in targets]
+    encoded = [_as_objective_takes(t, train) for t in targets]
     sizes = [t.outputs for t in targets]
     data = {
         structure: (at, torch.from_numpy(view.take(at).stacked_weights()))
@@ -293,10 +295,22 @@ def _loss(
     scores: Sequence[Tensor], targets: Sequence[Target], encoded: Sequence[Tensor], rows: Tensor
 ) -> Tensor:
     parts = [
-        F.cross_entropy(s, y[rows]) if target.is_class else F.mse_loss(s, y[rows])
+        _objective(target).losses(s, y[rows]).mean()
         for s, target, y in zip(scores, targets, encoded, strict=True)
     ]
     return torch.stack(parts).mean()
+
+
+def _objective(target: Target) -> Objective:
+    """Return what a network that predicts a target minimises."""
+    return OBJECTIVES["cross_entropy"]("class") if target.is_class else OBJECTIVES["mse"]("vector")
+
+
+def _as_objective_takes(target: Target, train: NDArray[np.int64]) -> Tensor:
+    """Return labels ``[n]``, or values ``[n, 1]``."""
+    if target.is_class:
+        return torch.from_numpy(target.values.astype(np.int64))
+    return torch.from_numpy(target.encoded(train)).float()
 
 
 def _taps(shape: Sequence[int]) -> int:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.dataset.any_view import AnyView, V
+from zoo.dataset.selection import row_count
 from zoo.dataset.structure import by_structure
 from zoo.errors import QueryError
 from zoo.seeds import Stream, permutation
 
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
-
-__all__ = ["iterate", "plan_batches", "rows_at_once", "shard_numbers", "stacked_rows"]
+__all__ = [
+    "iterate",
+    "plan_batches",
+    "rows_at_once",
+    "shard_numbers",
+    "stacked_probe",
+    "stacked_rows",
+]
 
 #: Shards whose rows are shuffled together.
 WINDOW = 64
@@ -25,7 +30,7 @@ _AT_ONCE_BYTES = 256 << 20
 
 
 def plan_batches(
-    view: View,
+    view: AnyView,
     batch: int,
     *,
     shuffle: bool = False,
@@ -52,9 +57,7 @@ def plan_batches(
     Raises:
         QueryError: a batch or window below 1.
     """
-    if batch < 1 or window < 1:
-        msg = f"batch = {batch}, window = {window}: both must be at least 1"
-        raise QueryError(msg)
+    batch, window = row_count(batch, "batch", 1), row_count(window, "window", 1)
     found: list[NDArray[np.int64]] = []
     for number, positions in enumerate(by_structure(view).values()):
         if shuffle:
@@ -81,21 +84,21 @@ def _mixed(
 
 
 def iterate(
-    view: View, batch: int, *, shuffle: bool, seed: int, epoch: int
-) -> Iterator[tuple[View, NDArray[np.float32]]]:
+    view: V, batch: int, *, shuffle: bool, seed: int, epoch: int
+) -> Iterator[tuple[V, NDArray[np.float32]]]:
     """Yield (rows, their weights ``[b, P]``); see :meth:`zoo.dataset.View.iter`."""
     for positions in plan_batches(view, batch, shuffle=shuffle, seed=seed, epoch=epoch):
         part = view.take(positions)
         yield part, part.stacked_weights()
 
 
-def rows_at_once(view: View, most: int = 1024) -> int:
+def rows_at_once(view: AnyView, most: int = 1024) -> int:
     """Return how many rows to hold at a time: at most ``most``, and 256 MB in float64."""
     params = max((c.params for c in view.zoo.plan.cohorts), default=1)
     return max(1, min(most, _AT_ONCE_BYTES // (8 * params)))
 
 
-def shard_numbers(view: View) -> NDArray[np.int64]:
+def shard_numbers(view: AnyView) -> NDArray[np.int64]:
     """Return a number for the file that each row is in, ``[n]``."""
     cohorts = view.zoo.plan.cohorts
     task = view["row"] // np.array([c.task_rows for c in cohorts])[view.cohort_index]
@@ -105,24 +108,44 @@ def shard_numbers(view: View) -> NDArray[np.int64]:
     return numbers
 
 
-def stacked_rows(view: View) -> NDArray[np.float32]:
+def stacked_rows(view: AnyView) -> NDArray[np.float32]:
     """Return the rows ``[n, P]``; see :meth:`zoo.dataset.View.stacked_weights`."""
     cohorts = view.zoo.plan.cohorts
     present = np.unique(view.cohort_index).tolist()
-    layouts = {cohorts[index].layout for index in present or range(len(cohorts))}
+    layouts = view.layouts
     if len(layouts) != 1:
         sizes = ", ".join(f"{c.id} {c.params}" for c in (cohorts[i] for i in present[:6]))
         msg = (
             f"the view holds {len(layouts)} parameter layouts (parameters by cohort: {sizes});"
-            " query one architecture, width and norm, or use weights(), a dict by cohort"
+            " query one architecture, width and norm, or use weights(): a dict by cohort"
         )
         raise QueryError(msg)
     rows, ks = view["row"], view["checkpoint"]
     if len(present) == 1:
         found: NDArray[np.float32] = view.zoo.source.cohorts[present[0]].read_weights(rows, ks)
         return found
-    out = np.empty((len(view), next(iter(layouts)).params), dtype=np.float32)
+    out = np.empty((len(view), layouts[0].params), dtype=np.float32)
     for index in present:
         at = view.cohort_index == index
         out[at] = view.zoo.source.cohorts[index].read_weights(rows[at], ks[at])
+    return out
+
+
+def stacked_probe(view: AnyView) -> NDArray[np.float16] | dict[str, NDArray[np.float16]]:
+    """Return the probe logits; see :meth:`zoo.dataset.View.probe_logits`."""
+    sources, cohorts = view.zoo.source.cohorts, view.zoo.plan.cohorts
+    present = np.unique(view.cohort_index).tolist()
+    if not present and len(sources) == 1:
+        present = [0]
+    rows, ks = view["row"], view["checkpoint"]
+    if len(present) == 1:
+        only: NDArray[np.float16] = sources[present[0]].read_probe(rows, ks)
+        return only
+    places = {index: np.flatnonzero(view.cohort_index == index) for index in present}
+    parts = {index: sources[index].read_probe(rows[at], ks[at]) for index, at in places.items()}
+    if len({part.shape[1:] for part in parts.values()}) != 1:
+        return {cohorts[index].id: part for index, part in parts.items()}
+    out = np.empty((len(view), *parts[present[0]].shape[1:]), dtype=np.float16)
+    for index, at in places.items():
+        out[at] = parts[index]
     return out

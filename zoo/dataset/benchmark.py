@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,10 @@ from zoo.dataset.features import (
 )
 from zoo.dataset.scores import Score, score_predictions
 from zoo.dataset.splits import group_keys, group_names
+from zoo.dataset.view import View
 from zoo.errors import QueryError
 from zoo.seeds import Stream, permutation
 from zoo.spec.run import SEED_FIELDS
-
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
 
 __all__ = ["CONTROLS", "INPUTS", "MODELS", "BenchRow", "benchmark", "folds_of", "make_targets"]
 
@@ -102,10 +100,10 @@ class BenchRow:
 
 
 def make_targets(view: View, names: Sequence[str] | None = None) -> list[Target]:
-    """Return the tasks of a view: accuracy, generalisation gap, what varies, phase.
+    """Return the tasks of a view: accuracy or R², generalisation gap, what varies, phase.
 
-    ``gap`` is train_accuracy − test_accuracy. Text and truth values are classes; positive numbers
-    over a wide range are taken as logarithms (base 2).
+    ``gap`` is the training accuracy (R²) less that on the test set. Text and truth values are
+    classes; positive numbers over a wide range are taken as logarithms (base 2).
 
     Args:
         view: the rows.
@@ -118,8 +116,10 @@ def make_targets(view: View, names: Sequence[str] | None = None) -> list[Target]
     found = []
     for name in wanted:
         if name == "gap":
-            values = (view["train_accuracy"] - view["test_accuracy"]).astype(np.float64)
-            target = Target(name, values, doc="train_accuracy - test_accuracy")
+            test = view.zoo.headline()
+            train = test.replace("test_", "train_")
+            values = (view[train] - view[test]).astype(np.float64)
+            target = Target(name, values, doc=f"{train} - {test}")
         else:
             target = _target(view, name)
         known = np.unique(target.values)
@@ -136,12 +136,13 @@ def make_targets(view: View, names: Sequence[str] | None = None) -> list[Target]
 
 
 def _default_tasks(view: View) -> list[str]:
-    names = ["test_accuracy", "gap"]
+    best = view.zoo.headline()
+    names = [best, "gap"]
     names += [n for n in view.zoo.varying if n != "seed" and n not in SEED_FIELDS]
     names += [n for n in ("phase", "diet") if n in view.columns]
     chosen = []
     for name in dict.fromkeys(names):
-        values = view["test_accuracy" if name == "gap" else name]
+        values = view[best if name == "gap" else name]
         missing = (values == "") if values.dtype.kind == "U" else (values != values)
         if len(np.unique(values)) > 1 and not missing.any():
             chosen.append(name)
@@ -151,6 +152,12 @@ def _default_tasks(view: View) -> list[str]:
 def _target(view: View, name: str) -> Target:
     values = view[name]
     spec = (name,) if name in view.zoo.varying else ()
+    if values.dtype.kind == "U" and (values == "").any():
+        msg = (
+            f"task {name!r}: {int((values == '').sum())} of {len(values)} rows have none; leave"
+            f" them out with the query \"{name} != ''\""
+        )
+        raise QueryError(msg)
     if values.dtype.kind in "Ub":
         labels, codes = np.unique(values, return_inverse=True)
         return Target(name, codes.astype(np.int64), tuple(map(str, labels)), spec, name)

@@ -17,12 +17,14 @@ from torch import Tensor
 
 from zoo.architectures.layout import BUFFER
 from zoo.architectures.symmetry import PermutationGroup
+from zoo.arithmetic import pinned
 from zoo.dataset.row_symmetry import permute_rows, scale_rows, unit_values
 from zoo.dataset.structure import Structure
 
 __all__ = ["canonical_rows", "normal_form", "sorted_rows", "sorting_orders"]
 
 
+@pinned(gradients="as they are")
 def canonical_rows(rows: Tensor, structure: Structure) -> Tensor:
     """Return the canonical representative of each row: normal form, then sorted units.
 
@@ -39,6 +41,7 @@ def canonical_rows(rows: Tensor, structure: Structure) -> Tensor:
     return sorted_rows(normal_form(rows, structure), structure)
 
 
+@pinned(gradients="as they are")
 def normal_form(rows: Tensor, structure: Structure) -> Tensor:
     """Return rows with their scale and sign freedoms fixed, layer by layer from the input.
 
@@ -58,6 +61,7 @@ def normal_form(rows: Tensor, structure: Structure) -> Tensor:
     return work.to(rows.dtype)
 
 
+@pinned(gradients="as they are")
 def sorting_orders(rows: Tensor, structure: Structure, group: PermutationGroup) -> Tensor:
     """Return the order ``[B, size]`` of a group's units: by falling ‖incoming‖·‖outgoing‖.
 
@@ -86,6 +90,7 @@ def sorting_orders(rows: Tensor, structure: Structure, group: PermutationGroup) 
     return picked
 
 
+@pinned(gradients="as they are")
 def sorted_rows(rows: Tensor, structure: Structure) -> Tensor:
     """Return rows with the units of every layer in canonical order; outputs do not change."""
     for group in structure.groups:

@@ -7,7 +7,7 @@ names, so ``lr`` is the run's peak learning rate; the recorded learning rate of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,28 +15,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.dataset.source import CohortSource
-from zoo.errors import QueryError, nearest
+from zoo.errors import QueryError
+from zoo.spec.origin import ORIGIN_COLUMNS, origin_columns
 from zoo.spec.run import field_infos
-from zoo.store.schema import METRIC_ARRAYS, spec_column
-from zoo.train.checkpoint import METRICS
+from zoo.spec.unknown_column import unknown_column_text
+from zoo.store.schema import metric_names, spec_column
+from zoo.train.plan import Cohort
 
 __all__ = [
     "AXES",
-    "METRIC_COLUMNS",
+    "STATUSES",
     "CohortColumns",
     "ColumnInfo",
     "catalogue",
     "derived_info",
+    "headline",
+    "metric_info",
+    "rows_of_column",
+    "stage_hint",
     "unknown_column",
 ]
 
 #: The two axes of a phase diagram; a column each where the sweep names them.
 AXES = ("load", "temperature")
 
-#: Metric name → column name.
-METRIC_COLUMNS = METRIC_ARRAYS
-
-_METRIC_OF = {column: metric for metric, column in METRIC_COLUMNS.items()}
+#: What a run can be; ``running`` means that some of its checkpoints are committed.
+STATUSES = ("planned", "running", "done", "diverged", "failed")
 
 _IDENTITY = {
     "run_id": "sixteen hexadecimal digits, the hash of the spec",
@@ -44,7 +48,7 @@ _IDENTITY = {
     "row": "row in the cohort",
 }
 _OUTCOME = {
-    "status": "planned, running, done, diverged or failed",
+    "status": f"{', '.join(STATUSES[:-1])} or {STATUSES[-1]}",
     "reason": "why the run diverged or failed, empty otherwise",
     "diverged_step": "step at which the loss was not finite; -1 if it never was",
     "params": "values in one checkpoint, buffers included",
@@ -78,6 +82,20 @@ class ColumnInfo:
 _PER = {("model",): "run", ("model", "checkpoint"): "checkpoint"}
 
 
+def headline(names: Container[str]) -> str:
+    """Return the recorded column that says most: test accuracy, or R², or else the test loss."""
+    return next(n for n in ("test_accuracy", "test_r2", "test_loss") if n in names)
+
+
+def metric_info(cohorts: Iterable[Cohort]) -> dict[str, ColumnInfo]:
+    """Return the columns of what any cohort records at every checkpoint (``test_loss``, ...)."""
+    found: dict[str, ColumnInfo] = {}
+    for cohort in cohorts:
+        for metric in cohort.metrics:
+            found.setdefault(metric.name, ColumnInfo(metric.name, "checkpoint", metric.doc))
+    return found
+
+
 def derived_info(sources: Iterable[CohortSource]) -> dict[str, ColumnInfo]:
     """Return the columns that stages added to any cohort (``phase``, ``lambda_max``, ...)."""
     found: dict[str, ColumnInfo] = {}
@@ -96,31 +114,83 @@ def _absent(sources: Iterable[CohortSource], name: str, shape: tuple[int, ...]) 
 
 
 def catalogue(
-    axes: Mapping[str, str], derived: Mapping[str, ColumnInfo] | None = None
+    axes: Mapping[str, str],
+    recorded: Mapping[str, ColumnInfo],
+    derived: Mapping[str, ColumnInfo],
 ) -> dict[str, ColumnInfo]:
     """Return every column of a zoo, in table order.
 
     Args:
         axes: ``{"load": field, "temperature": field}`` of the sweep, may be empty.
+        recorded: what is recorded at every checkpoint.
         derived: what stages added.
     """
-    run = dict(_IDENTITY)
+    run = {**_IDENTITY, **ORIGIN_COLUMNS}
     run |= {axis: f"the {axis} axis: {axes[axis]}" for axis in AXES if axis in axes}
     run |= {info.name: info.doc for info in field_infos().values()}
     run |= _OUTCOME
-    checkpoint = dict(_CHECKPOINT)
-    checkpoint |= {METRIC_COLUMNS[name]: doc for name, doc in METRICS.items()}
     columns = [ColumnInfo(name, "run", doc) for name, doc in run.items()]
-    columns += [ColumnInfo(name, "checkpoint", doc) for name, doc in checkpoint.items()]
-    return {column.name: column for column in columns} | dict(derived or {})
+    columns += [ColumnInfo(name, "checkpoint", doc) for name, doc in _CHECKPOINT.items()]
+    return {column.name: column for column in columns} | {**recorded, **derived}
 
 
 def unknown_column(name: str, names: Iterable[str]) -> QueryError:
-    """Return the error of a column that a zoo does not have, with the nearest name and the list."""
+    """Return the error of a column that a zoo does not have: what to do, and the first names."""
     known = tuple(names)
-    close = nearest(name, known)
-    hint = f"; did you mean {close!r}?" if close else ""
-    return QueryError(f"unknown column {name!r}{hint}; known: {', '.join(known)}")
+    text = unknown_column_text(str(name), known, stage_hint(str(name), known))
+    return QueryError(f"{text} (zoo info STORE --columns lists all)")
+
+
+def stage_hint(name: str, known: Iterable[str]) -> str:
+    """Return which verbs add a column that a zoo does not have yet, empty where none does."""
+    from zoo.landscape import MODEL_METRICS
+
+    landscape = {
+        column.name: metric
+        for metric in MODEL_METRICS
+        for column in MODEL_METRICS[metric].columns
+        if not column.dims
+    }
+    if name == "phase" or name.startswith("phase_"):
+        measured = any(column in landscape for column in known)
+        first = "" if measured else "run `zoo landscape STORE`, then "
+        return f"models have no phase yet: {first}{'run ' * measured}`zoo label STORE`"
+    if name in landscape:
+        metric = landscape[name]
+        option = "" if MODEL_METRICS[metric].default else f" --metrics {metric}"
+        return f"it has not been measured yet: run `zoo landscape STORE{option}`"
+    return ""
+
+
+def rows_of_column(
+    tables: Sequence[Mapping[str, NDArray[Any]]],
+    name: str,
+    cohorts: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    checkpoints: NDArray[np.int64],
+) -> NDArray[Any]:
+    """Return the values of one column at n places of a zoo, ``[n]``.
+
+    Args:
+        tables: the columns of each cohort.
+        name: of the column.
+        cohorts, rows, checkpoints: ``[n]``, the places.
+    """
+    present = np.unique(cohorts)
+    if not len(present):
+        dtypes = [table[name].dtype for table in tables] or [np.dtype(np.float64)]
+        return np.empty(0, dtype=np.result_type(*dtypes))
+    where = [np.flatnonzero(cohorts == index) for index in present]
+    parts = []
+    for index, at in zip(present, where, strict=True):
+        values = tables[index][name]
+        place = (rows[at],) if values.ndim == 1 else (rows[at], checkpoints[at])
+        parts.append(values[place])
+    # concatenation finds the type that holds every cohort's values
+    joined = np.concatenate(parts)
+    result = np.empty_like(joined)
+    result[np.concatenate(where)] = joined
+    return result
 
 
 def positions_from_end(recorded: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -136,7 +206,7 @@ class CohortColumns(Mapping[str, NDArray[Any]]):
         source: the cohort's reader.
         axes: ``{"load": field, "temperature": field}`` of the sweep.
         names: every column name.
-        others: the readers of all cohorts, for derived columns that this one lacks.
+        others: the readers of all cohorts, for metrics and derived columns that this one lacks.
     """
 
     def __init__(
@@ -174,10 +244,12 @@ class CohortColumns(Mapping[str, NDArray[Any]]):
         cohort = self.source.cohort
         if name in self._axes:
             return self[self._axes[name]]
+        if name in metric_names(cohort):
+            return np.asarray(self.source.metric(name))
+        if name in ORIGIN_COLUMNS:
+            return origin_columns(cohort.origins)[name]
         if name in field_infos():
             return spec_column(cohort.runs, name)
-        if name in _METRIC_OF:
-            return np.asarray(self.source.metric(_METRIC_OF[name]))
         makers: dict[str, Callable[[], NDArray[Any]]] = {
             "run_id": lambda: np.array(cohort.run_ids, dtype=np.str_),
             "cohort": lambda: np.full(cohort.models, cohort.id),
@@ -199,8 +271,10 @@ class CohortColumns(Mapping[str, NDArray[Any]]):
             return makers[name]()
         if name in self.source.derived:
             return self.source.read_derived(name)
+        shape = (cohort.models, cohort.checkpoints)
+        if name in metric_info(source.cohort for source in self._others):
+            return np.full(shape, np.nan, dtype=np.float32)
         per = derived_info(self._others).get(name)
         if per is None:
             raise unknown_column(name, self._names)
-        shape = (cohort.models, cohort.checkpoints)
         return _absent(self._others, name, shape if per.per == "checkpoint" else shape[:1])

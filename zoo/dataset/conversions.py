@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
+from zoo.dataset.any_view import AnyRows, AnyView
+from zoo.dataset.selection import column_names
 
 __all__ = ["to_pandas", "to_polars", "to_xarray"]
 
@@ -20,15 +20,15 @@ def _library(name: str, method: str) -> Any:
         raise ImportError(msg) from error
 
 
-def to_pandas(view: View, columns: Iterable[str] | None) -> Any:
+def to_pandas(view: AnyRows, columns: Iterable[str] | None) -> Any:
     """Return a ``pandas.DataFrame``; see :meth:`zoo.dataset.View.to_pandas`."""
     return _library("pandas", "to_pandas").DataFrame.from_records(view.table(columns))
 
 
-def to_polars(view: View, columns: Iterable[str] | None) -> Any:
+def to_polars(view: AnyRows, columns: Iterable[str] | None) -> Any:
     """Return a ``polars.DataFrame``; see :meth:`zoo.dataset.View.to_polars`."""
     polars = _library("polars", "to_polars")
-    names = view.columns if columns is None else tuple(columns)
+    names = view.columns if columns is None else column_names(columns)
     values = {}
     for name in names:
         column = view.column(name)
@@ -41,10 +41,10 @@ def to_polars(view: View, columns: Iterable[str] | None) -> Any:
     return polars.DataFrame(values)
 
 
-def to_xarray(view: View, columns: Iterable[str] | None, *, weights: bool) -> Any:
+def to_xarray(view: AnyView, columns: Iterable[str] | None, *, weights: bool) -> Any:
     """Return an ``xarray.Dataset``; see :meth:`zoo.dataset.View.to_xarray`."""
     xarray = _library("xarray", "to_xarray")
-    names = view.columns if columns is None else tuple(columns)
+    names = view.columns if columns is None else column_names(columns)
     info = view.zoo.column_info
     variables = {name: ("row", view.column(name), {"long_name": info[name].doc}) for name in names}
     if weights:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.architectures.layout import Layout
+from zoo.arithmetic import pinned
 from zoo.dataset.batches import plan_batches, rows_at_once
+from zoo.dataset.view import View
 from zoo.spec.run import SEED_FIELDS, field_infos
-
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
 
 __all__ = [
     "STATISTICS",
@@ -47,12 +45,16 @@ class Features:
     names: tuple[str, ...]
     values: NDArray[np.float32]
 
+    def __repr__(self) -> str:
+        return f"<Features {list(self.values.shape)}>"
+
     def beside(self, other: Features) -> Features:
         """Return the columns of both."""
         values = np.concatenate([self.values, other.values], 1)
         return Features(self.names + other.names, values)
 
 
+@pinned()
 def row_statistics(rows: NDArray[np.float32], layout: Layout) -> Features:
     """Return the seven statistics of each tensor of rows ``[n, P]``, ``[n, 7 · tensors]``."""
     parts = []
@@ -66,6 +68,7 @@ def row_statistics(rows: NDArray[np.float32], layout: Layout) -> Features:
     return Features(tuple(names), np.concatenate(parts, 1).astype(np.float32))
 
 
+@pinned()
 def layer_statistics(view: View) -> Features:
     """Return the layer statistics of a view's rows; a tensor that a row lacks is NaN there.
 
@@ -86,6 +89,7 @@ def layer_statistics(view: View) -> Features:
     return Features(tuple(columns), values)
 
 
+@pinned()
 def raw_weights(view: View) -> Features:
     """Return the trained weights themselves, ``[n, D]``.
 

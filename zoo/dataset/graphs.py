@@ -24,10 +24,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures import ACTIVATIONS
+from zoo.arithmetic import pinned
 from zoo.dataset.structure import Structure
+from zoo.dataset.tensor_record import TensorRecord
 from zoo.dataset.tokens import layers_of
 
-__all__ = ["NODE_FEATURES", "SYMMETRIES", "Graph", "GraphLayout", "encode_graphs", "graph_layout"]
+__all__ = [
+    "NODE_FEATURES",
+    "SYMMETRIES",
+    "Graph",
+    "GraphLayout",
+    "batch_pyg",
+    "encode_graphs",
+    "graph_layout",
+    "require_pyg",
+]
 
 #: What a node carries; zero where its unit has no such value.
 NODE_FEATURES = (
@@ -67,8 +78,8 @@ class GraphLayout:
     layer_sizes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Graph:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Graph(TensorRecord):
     """One graph, or a batch of them as one.
 
     Args:
@@ -100,11 +111,16 @@ class Graph:
         Raises:
             ImportError: torch_geometric is not installed.
         """
-        try:
-            data = importlib.import_module("torch_geometric.data")
-        except ImportError as error:
-            msg = "to_pyg() needs PyTorch Geometric: pip install torch_geometric"
-            raise ImportError(msg) from error
+        parts = self.to_pyg_list()
+        return parts[0] if self.graphs == 1 else batch_pyg(parts)
+
+    def to_pyg_list(self) -> list[Any]:
+        """Return each graph as a ``torch_geometric.data.Data``.
+
+        Raises:
+            ImportError: torch_geometric is not installed.
+        """
+        data = require_pyg()
         nodes, edges = len(self.x) // self.graphs, self.edge_index.shape[1] // self.graphs
         parts = []
         for g in range(self.graphs):
@@ -121,8 +137,9 @@ class Graph:
                     edge_layer=self.edge_layer[e],
                 )
             )
-        return parts[0] if self.graphs == 1 else data.Batch.from_data_list(parts)
+        return parts
 
+    @pinned(gradients="as they are")
     def dense(self) -> tuple[Tensor, Tensor]:
         """Return node features ``[G, N, F]`` and edge features ``[G, N, N, W]`` (from, to)."""
         nodes = len(self.x) // self.graphs
@@ -131,6 +148,24 @@ class Graph:
         source, target = self.edge_index
         edges[self.batch[source], source % nodes, target % nodes] = self.edge_attr
         return x, edges
+
+
+def require_pyg() -> Any:
+    """Return the module ``torch_geometric.data``.
+
+    Raises:
+        ImportError: torch_geometric is not installed.
+    """
+    try:
+        return importlib.import_module("torch_geometric.data")
+    except ImportError as error:
+        msg = "graphs for PyTorch Geometric need it: pip install torch_geometric"
+        raise ImportError(msg) from error
+
+
+def batch_pyg(graphs: list[Any]) -> Any:
+    """Return graphs as one ``torch_geometric.data.Batch``, also where there is only one."""
+    return require_pyg().Batch.from_data_list(graphs)
 
 
 @lru_cache(maxsize=1024)
@@ -180,6 +215,7 @@ def graph_layout(structure: Structure) -> GraphLayout:
     )
 
 
+@pinned(gradients="as they are")
 def encode_graphs(rows: Tensor, structure: Structure) -> Graph:
     """Return rows ``[B, P]`` as a batch of B graphs."""
     form = graph_layout(structure)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.errors import DataError, QueryError, UnknownNameError, nearest
+from zoo.dataset.any_view import AnyZoo
+from zoo.errors import DataError, QueryError, UnknownNameError, no_such
 
 if TYPE_CHECKING:
     from zoo.data import PreparedData
-    from zoo.dataset.zoo import Zoo
 
 __all__ = ["prepared_data", "probe_inputs"]
 
 
 def prepared_data(
-    zoo: Zoo, name: str | None, *, normalization: str | None, path: str | None
+    zoo: AnyZoo, name: str | None, *, normalization: str | None, path: str | None
 ) -> PreparedData:
     """Return a data set of a zoo, normalised; see :meth:`zoo.dataset.Zoo.data`."""
     from zoo.data import load, prepare
@@ -31,14 +31,15 @@ def prepared_data(
         msg = (
             f"the data set {name!r} here is not the one that zoo {zoo.name!r} was trained on: "
             f"fingerprint {dataset.fingerprint[:16]}, planned {planned[:16]}; "
-            f"give the path of the right files: data({name!r}, path=...)"
+            f"give the path of the right files: zoo.open(..., paths={{{name!r}: ...}}), or"
+            f" data({name!r}, path=...)"
         )
         raise DataError(msg)
     return prepare(dataset, normalization)
 
 
 def probe_inputs(
-    zoo: Zoo, name: str | None, *, normalization: str | None, path: str | None
+    zoo: AnyZoo, name: str | None, *, normalization: str | None, path: str | None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the probe's inputs and labels; see :meth:`zoo.dataset.Zoo.probe_inputs`."""
     if zoo.plan.record.probe_size == 0:
@@ -58,8 +59,5 @@ def _choose(kind: str, given: str | None, used: list[str]) -> str:
         msg = f"this zoo has {len(used)} values of {kind}: {', '.join(used)}; name one"
         raise UnknownNameError(msg)
     if given not in used:
-        close = nearest(given, used)
-        hint = f"; did you mean {close!r}?" if close else ""
-        msg = f"no run of this zoo has {kind} {given!r}; there are: {', '.join(used)}{hint}"
-        raise UnknownNameError(msg)
+        raise no_such(given, kind, used)
     return given

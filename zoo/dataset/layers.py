@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.arithmetic import pinned
 from zoo.dataset.row_symmetry import tensor_of
+from zoo.dataset.tensor_record import TensorRecord
 from zoo.dataset.tokens import layers_of
 
 __all__ = ["LayerTensors", "layer_tensors"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LayerTensors:
-    """The weights of B models, layer by layer.
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LayerTensors(TensorRecord):
+    """The weights of B models, layer by layer; of one, without the axis B, as an item.
 
     Args:
         weights: ``[B, 1, out, in]`` or ``[B, 1, out, in, kernel...]`` of each layer.
@@ -48,6 +50,7 @@ class LayerTensors:
         return common.WeightSpaceFeatures(self.weights, self.biases)
 
 
+@pinned(gradients="as they are")
 def layer_tensors(rows: Tensor, layout: Layout) -> LayerTensors:
     """Return rows ``[B, P]`` as lists of layer tensors, from input to output."""
     weights: list[Tensor] = []

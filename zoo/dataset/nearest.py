@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zoo.arithmetic import pinned
 from zoo.dataset.batches import rows_at_once
 from zoo.dataset.canonical import canonical_rows
 from zoo.dataset.structure import by_structure
-
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
+from zoo.dataset.view import View
 
 __all__ = ["Match", "nearest_behaviour", "nearest_canonical", "nearest_weights"]
 
@@ -35,6 +34,7 @@ class Match:
     distance: NDArray[np.float64]
 
 
+@pinned()
 def nearest_weights(others: View, rows: View) -> Match:
     """Return for each row the nearest one of another run, by trained weights of one structure."""
     found = _empty(len(rows))
@@ -44,6 +44,7 @@ def nearest_weights(others: View, rows: View) -> Match:
     return found
 
 
+@pinned()
 def nearest_canonical(others: View, rows: View) -> Match:
     """Return the same by canonical weights, so that no permutation, scale or sign hides a copy."""
     found = _empty(len(rows))
@@ -58,6 +59,7 @@ def nearest_canonical(others: View, rows: View) -> Match:
     return found
 
 
+@pinned()
 def nearest_behaviour(others: View, rows: View) -> Match:
     """Return the same by recorded logits, each example's mean logit taken off.
 
@@ -78,19 +80,11 @@ def _probe_keys(view: View) -> NDArray[Any]:
 
 
 def _answers(view: View) -> NDArray[np.float32]:
-    parts = view.by_cohort()
-    found = view.probe_logits()
-    arrays = found if isinstance(found, dict) else dict.fromkeys(parts, found)
-    out: NDArray[np.float32] | None = None
-    cohorts = view.zoo.plan.cohorts
-    for name, logits in arrays.items():
-        values = logits.astype(np.float32)
-        values = (values - values.mean(-1, keepdims=True)).reshape(len(values), -1)
-        if out is None:
-            out = np.empty((len(view), values.shape[1]), dtype=np.float32)
-        out[np.array([cohorts[i].id == name for i in view.cohort_index])] = values
-    assert out is not None
-    return out
+    logits = view.probe_logits()
+    assert not isinstance(logits, dict)  # the rows answer one probe
+    values: NDArray[np.float32] = logits.astype(np.float32)
+    values -= values.mean(-1, keepdims=True)
+    return values.reshape(len(values), -1)
 
 
 def _empty(n: int) -> Match:

@@ -8,8 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.arithmetic import pinned
+from zoo.arrays import open_npz
+from zoo.dataset.any_view import AnyView
 from zoo.dataset.batches import rows_at_once
 from zoo.errors import QueryError, StoreError
-from zoo.store.files import read_bytes, write_atomic
-
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
+from zoo.paths import absolute
+from zoo.store.files import read_bytes
+from zoo.store.outputs import FileKind, write_output
 
 __all__ = ["SCOPES", "Normalization", "fit_normalization"]
 
@@ -30,6 +31,9 @@ __all__ = ["SCOPES", "Normalization", "fit_normalization"]
 SCOPES = ("parameter", "tensor", "global")
 
 _SMALLEST = 1e-8
+_NORMALIZATION = FileKind(
+    "a normalisation", lambda data: data[:2] == b"PK" and b"meta.npy" in data and b"mean_0" in data
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +53,11 @@ class Normalization:
     deviation: Mapping[Layout, NDArray[np.float32]]
     runs: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        layouts = f"{len(self.mean)} layout{'' if len(self.mean) == 1 else 's'}"
+        return f"<Normalization by {self.scope}: {layouts}, fitted on {len(self.runs)} runs>"
+
+    @pinned(gradients="as they are")
     def apply(self, rows: Tensor, layout: Layout) -> Tensor:
         """Return normalised rows ``[B, P]``.
 
@@ -58,6 +67,7 @@ class Normalization:
         mean, deviation = self._of(layout)
         return (rows - mean) / deviation
 
+    @pinned(gradients="as they are")
     def invert(self, rows: Tensor, layout: Layout) -> Tensor:
         """Return rows ``[B, P]`` in their own scale again.
 
@@ -93,6 +103,7 @@ class Normalization:
         """Write it as one ``.npz`` of plain arrays.
 
         Raises:
+            NameTakenError: something else than an earlier normalisation is there.
             StoreError: the file cannot be written.
         """
         layouts = [layout.to_json() for layout in self.mean]
@@ -103,7 +114,7 @@ class Normalization:
             arrays[f"deviation_{i}"] = self.deviation[layout]
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
-        write_atomic(Path(path), buffer.getvalue())
+        write_output(path, buffer.getvalue(), _NORMALIZATION)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Normalization:
@@ -113,23 +124,24 @@ class Normalization:
             StoreError: the file is damaged, or not a normalisation.
         """
         try:
-            with np.load(io.BytesIO(read_bytes(Path(path)))) as arrays:
+            with open_npz(io.BytesIO(read_bytes(absolute(path)))) as arrays:
                 meta = json.loads(arrays["meta"].tobytes())
                 layouts = [Layout.from_json(rows) for rows in meta["layouts"]]
                 mean = {lay: arrays[f"mean_{i}"] for i, lay in enumerate(layouts)}
                 deviation = {lay: arrays[f"deviation_{i}"] for i, lay in enumerate(layouts)}
-        except (ValueError, KeyError) as error:
+            found = cls(meta["scope"], mean, deviation, tuple(meta["runs"]))
+            if found.hash == meta["hash"]:
+                return found
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             msg = f"{path} is no normalisation that this version can read: {error}"
             raise StoreError(msg) from error
-        found = cls(meta["scope"], mean, deviation, tuple(meta["runs"]))
-        if found.hash != meta["hash"]:
-            msg = f"{path} does not match its hash {meta['hash']}"
-            raise StoreError(msg)
-        return found
+        msg = f"{path} does not match its hash {meta['hash']}"
+        raise StoreError(msg)
 
 
+@pinned()
 def fit_normalization(
-    view: View, scope: str = "tensor", *, batch: int | None = None
+    view: AnyView, scope: str = "tensor", *, batch: int | None = None
 ) -> Normalization:
     """Fit mean and deviation on the rows of a view: give it the training part, nothing else.
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Generic, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.dataset.any_view import V
+from zoo.dataset.pair_dataset import PairDataset
+from zoo.dataset.selection import column_names, row_count
 from zoo.dataset.splits import group_keys
 from zoo.dataset.structure import by_structure
 from zoo.errors import QueryError
 from zoo.seeds import Stream, permutation, random_bits
-
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
 
 __all__ = ["Pairs", "Trajectory", "make_pairs", "trajectories"]
 
@@ -24,22 +24,37 @@ _MOST = 5_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pairs:
+class Pairs(Generic[V]):
     """Pairs of rows of one structure: ``left[i]`` goes with ``right[i]``."""
 
-    left: View
-    right: View
+    left: V
+    right: V
 
     def __len__(self) -> int:
         return len(self.left)
 
-    def __getitem__(self, key: slice | NDArray[np.int64]) -> Pairs:
-        """Return some of the pairs."""
+    @overload
+    def __getitem__(self, key: int) -> tuple[dict[str, Any], dict[str, Any]]: ...
+    @overload
+    def __getitem__(self, key: slice | NDArray[Any]) -> Pairs[V]: ...
+    def __getitem__(self, key: Any) -> Any:
+        """Return the two rows of a pair (integer), or some of the pairs (slice, indices, mask)."""
+        if isinstance(key, int | np.integer):
+            return self.left[int(key)], self.right[int(key)]
         return Pairs(self.left[key], self.right[key])
+
+    def torch_dataset(self, form: str = "flat", **options: Any) -> PairDataset:
+        """Return the pairs as a ``torch`` data set of ``(left item, right item)``.
+
+        Args:
+            form: as in :meth:`zoo.dataset.View.torch_dataset`.
+            options: those of :class:`zoo.dataset.WeightDataset`, for both sides.
+        """
+        return PairDataset(self, form=form, **options)
 
     def iter(
         self, batch: int = 256
-    ) -> Iterator[tuple[Pairs, NDArray[np.float32], NDArray[np.float32]]]:
+    ) -> Iterator[tuple[Pairs[V], NDArray[np.float32], NDArray[np.float32]]]:
         """Yield (pairs, weights of the left ``[b, P]``, of the right), one structure a batch."""
         for positions in by_structure(self.left).values():
             for start in range(0, len(positions), batch):
@@ -47,11 +62,11 @@ class Pairs:
                 yield part, part.left.stacked_weights(), part.right.stacked_weights()
 
     def __repr__(self) -> str:
-        return f"{len(self)} pairs of checkpoints of zoo {self.left.zoo.name!r}"
+        return f"<Pairs of zoo {self.left.zoo.name!r}: {len(self):,} pairs of checkpoints>"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trajectory:
+class Trajectory(Generic[V]):
     """One run's checkpoints in a view.
 
     Args:
@@ -61,23 +76,27 @@ class Trajectory:
     """
 
     run_id: str
-    view: View
+    view: V
     weights: NDArray[np.float32]
+
+    def __repr__(self) -> str:
+        return f"<Trajectory of run {self.run_id}: weights {list(self.weights.shape)}>"
 
 
 def make_pairs(
-    view: View,
+    view: V,
     same: str | Sequence[str],
     differ: str | Sequence[str],
     limit: int | None,
     seed: int,
-) -> Pairs:
+) -> Pairs[V]:
     """Return the pairs of a view's rows; see :meth:`zoo.dataset.View.pairs`."""
+    limit = None if limit is None else row_count(limit, "limit")
     structures = np.empty(len(view), dtype=np.int64)
     for number, positions in enumerate(by_structure(view).values()):
         structures[positions] = number
     keys = np.zeros(len(view), dtype=np.int64)
-    for name in (same,) if isinstance(same, str) else tuple(same):
+    for name in column_names(same, "same"):
         keys = np.unique(keys * (len(view) + 1) + group_keys(view, name), return_inverse=True)[1]
     keys = np.unique(keys * (len(view) + 1) + structures, return_inverse=True)[1]
     order = np.argsort(keys, kind="stable")
@@ -90,7 +109,7 @@ def make_pairs(
         left, right = _drawn(order, sizes, min(4 * int(limit or 0) + 64, _MOST), seed)
     else:
         left, right = _every(order, sizes)
-    for name in (differ,) if isinstance(differ, str) else tuple(differ):
+    for name in column_names(differ, "differ"):
         codes = group_keys(view, name)
         keep = codes[left] != codes[right]
         left, right = left[keep], right[keep]
@@ -133,7 +152,7 @@ def _drawn(order: NDArray[np.int64], sizes: NDArray[np.int64], n: int, seed: int
     return order[starts[group] + i], order[starts[group] + j]
 
 
-def trajectories(view: View) -> Iterator[Trajectory]:
+def trajectories(view: V) -> Iterator[Trajectory[V]]:
     """Yield each run's rows and weights; see :meth:`zoo.dataset.View.trajectories`."""
     runs = view["run_id"]
     _, first, inverse = np.unique(runs, return_index=True, return_inverse=True)

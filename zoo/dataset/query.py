@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.dataset.columns import unknown_column
+from zoo.dataset.columns import stage_hint, unknown_column
 from zoo.errors import QueryError
 from zoo.spec.predicate import Predicate, compile_predicate
 
@@ -67,21 +67,33 @@ def compile_query(
         QueryError: text that is no predicate, unknown columns, values that fit no form.
     """
     known = tuple(names)
-    texts = [] if predicate is None else [predicate]
+    parts = [] if predicate is None else [_compile(predicate, known)]
     for name, value in conditions.items():
         if name not in known:
             raise unknown_column(name, known)
         text = condition_text(name, value)
         if text:
-            texts.append(text)
-    return Query(tuple(_compile(text, known) for text in texts))
+            parts.append(_compile(text, known, _narrow(value)))
+    return Query(tuple(parts))
 
 
-def _compile(text: str, names: tuple[str, ...]) -> Predicate:
+def _compile(text: str, names: tuple[str, ...], narrow: np.dtype[Any] | None = None) -> Predicate:
     """Compile one predicate; the user's own text goes first, so that errors point into it."""
-    compiled = compile_predicate(text, names)
+    compiled = compile_predicate(text, names, lambda name: stage_hint(name, names), narrow=narrow)
     rewritten = count_from_end(compiled.text)
-    return compiled if rewritten == compiled.text else compile_predicate(rewritten, names)
+    if rewritten == compiled.text:
+        return compiled
+    return compile_predicate(rewritten, names, narrow=narrow)
+
+
+def _narrow(value: Any) -> np.dtype[Any] | None:
+    """Return the least precise type below a double that a condition's values come from, or None."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype if value.dtype.kind == "f" and value.dtype.itemsize < 8 else None
+    if not isinstance(value, Set | Sequence) or isinstance(value, str | bytes):
+        return None
+    found = [dtype for dtype in map(_narrow, value) if dtype is not None]
+    return min(found, key=lambda dtype: dtype.itemsize, default=None)
 
 
 def condition_text(name: str, value: Any) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo.architectures.layout import Layout
 from zoo.architectures.symmetry import PermutationGroup, UnitSymmetry
+from zoo.arithmetic import pinned
 from zoo.dataset.structure import Structure
 from zoo.seeds import Stream, permutations
 
@@ -27,6 +28,7 @@ def tensor_of(rows: Tensor, layout: Layout, name: str) -> Tensor:
     return rows[:, segment.offset : segment.stop].view(len(rows), *segment.shape)
 
 
+@pinned(gradients="as they are")
 def permute_rows(
     rows: Tensor, structure: Structure, group: PermutationGroup, orders: Tensor
 ) -> Tensor:
@@ -48,6 +50,7 @@ def permute_rows(
     return changed
 
 
+@pinned(gradients="as they are")
 def scale_rows(
     rows: Tensor, structure: Structure, symmetry: UnitSymmetry, factors: Tensor
 ) -> Tensor:
@@ -88,6 +91,7 @@ def unit_values(
     return torch.cat(parts, 2)
 
 
+@pinned(gradients="as they are")
 def random_orders(
     group: PermutationGroup,
     seeds: NDArray[np.int64],

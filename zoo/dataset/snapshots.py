@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.dataset.any_view import AnyView, AnyZoo
 from zoo.dataset.batches import plan_batches, rows_at_once
-from zoo.errors import QueryError, StoreCorruptError, StoreError, UnknownNameError, nearest
+from zoo.errors import NameTakenError, QueryError, StoreCorruptError, StoreError, no_such
+from zoo.paths import is_clutter
+from zoo.store.derived import alone
+from zoo.store.files import write_new
 from zoo.store.paths import StorePaths
-from zoo.store.records import read_record, write_record
+from zoo.store.records import record_bytes
+from zoo.store.snapshot import SnapshotRecord, read_snapshot
 
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
-    from zoo.dataset.zoo import Zoo
+__all__ = [
+    "Snapshot",
+    "check_content",
+    "content_hash",
+    "find_snapshot",
+    "list_snapshots",
+    "take_snapshot",
+]
 
-__all__ = ["Snapshot", "content_hash", "list_snapshots", "open_snapshot", "take_snapshot"]
-
+_LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -39,7 +48,7 @@ class Snapshot:
     rows: int
 
 
-def content_hash(view: View) -> str:
+def content_hash(view: AnyView) -> str:
     """Return the sha256 over each row's run id, step and weights, in the view's order.
 
     A row enters with the sha256 of its own weights, so the order in which rows are read does not
@@ -59,66 +68,83 @@ def content_hash(view: View) -> str:
     return total.hexdigest()
 
 
-def take_snapshot(view: View, name: str) -> Snapshot:
+def take_snapshot(view: AnyView, name: str) -> Snapshot:
     """Write a view down under a name, in the store; see :meth:`zoo.dataset.View.snapshot`."""
     paths = _paths(view.zoo)
-    if not _NAME.fullmatch(name):
+    if not _is_name(name):
         msg = f"snapshot name {name!r}: allowed are letters, digits, '.', '_' and '-'"
         raise QueryError(msg)
-    snapshot = Snapshot(name, content_hash(view), len(view))
     where = paths.records / "snapshots" / f"{name}.json"
-    if where.exists():
-        known = read_record(where, "snapshot")
-        if known["hash"] == snapshot.hash:
-            return snapshot
-        msg = (
-            f"the snapshot {name!r} exists with other rows (hash {known['hash'][:16]}, here "
-            f"{snapshot.hash[:16]}); snapshots never change: choose another name"
-        )
-        raise StoreError(msg)
     runs, inverse = np.unique(view["run_id"], return_inverse=True)
-    body = {
-        "name": name,
-        "hash": snapshot.hash,
-        "rows": len(view),
-        "runs": runs.tolist(),
-        "run": inverse.tolist(),
-        "checkpoint": view["checkpoint"].tolist(),
-    }
-    write_record(where, "snapshot", body)
-    return snapshot
+    checkpoints = np.asarray(view["checkpoint"], dtype=np.int64)
+    record = SnapshotRecord(name, content_hash(view), tuple(runs.tolist()), inverse, checkpoints)
+    with alone(paths):  # whoever has the store removes what others staged
+        data = record_bytes("snapshot", record.to_json())
+        if write_new(where, data, staging=paths.records):
+            return _told(record)
+    known = read_snapshot(where)
+    if known.hash != record.hash:
+        msg = (
+            f"the snapshot {name!r} exists with other rows (hash {known.hash[:16]}, here "
+            f"{record.hash[:16]}); snapshots never change: choose another name"
+        )
+        raise NameTakenError(msg)
+    return _told(known)
 
 
-def list_snapshots(zoo: Zoo) -> tuple[Snapshot, ...]:
+def _told(record: SnapshotRecord) -> Snapshot:
+    return Snapshot(record.name, record.hash, len(record.run))
+
+
+def list_snapshots(zoo: AnyZoo) -> tuple[Snapshot, ...]:
     """Return the snapshots of a store, by name."""
     folder = _paths(zoo).records / "snapshots"
-    bodies = [read_record(path, "snapshot") for path in sorted(folder.glob("*.json"))]
-    return tuple(Snapshot(b["name"], b["hash"], b["rows"]) for b in bodies)
+    files = sorted(path for path in folder.glob("*.json") if not is_clutter(path))
+    found = []
+    for path in files:
+        try:
+            found.append(_told(read_snapshot(path)))
+        except StoreCorruptError as error:  # the others are there all the same
+            _LOG.warning("%s", error)
+    return tuple(found)
 
 
-def open_snapshot(zoo: Zoo, name: str, *, verify: bool = True) -> View:
-    """Return the rows of a snapshot; see :meth:`zoo.dataset.Zoo.snapshot`."""
-    from zoo.dataset.view import View
-
+def find_snapshot(zoo: AnyZoo, name: str) -> tuple[Snapshot, tuple[NDArray[np.int64], ...]]:
+    """Return a snapshot and its rows' cohorts, rows and checkpoints, ``[n]`` each."""
     where = _paths(zoo).records / "snapshots" / f"{name}.json"
-    if not where.exists():
+    if not _is_name(name) or not where.exists():
         known = [snapshot.name for snapshot in list_snapshots(zoo)]
-        close = nearest(name, known)
-        hint = f"; did you mean {close!r}?" if close else ""
-        msg = f"no snapshot {name!r}; there are: {', '.join(known) or 'none'}{hint}"
-        raise UnknownNameError(msg)
-    body = read_record(where, "snapshot")
-    places = [zoo.place(run) for run in body["runs"]]
-    at = np.array(places, dtype=np.int64).reshape(-1, 2)[np.array(body["run"], dtype=np.int64)]
-    checkpoints: NDArray[np.int64] = np.array(body["checkpoint"], dtype=np.int64)
-    view = View(zoo, at[:, 0].copy(), at[:, 1].copy(), checkpoints)
-    if verify and content_hash(view) != body["hash"]:
-        msg = f"the weights of snapshot {name!r} are not those that it was taken of; run zoo verify"
+        raise no_such(name, "snapshot", known)
+    record = read_snapshot(where)
+    places = np.array([zoo.place(run) for run in record.runs], dtype=np.int64).reshape(-1, 2)
+    at = places[record.run]
+    counts = np.array([source.cohort.checkpoints for source in zoo.source.cohorts], dtype=np.int64)
+    if np.any(record.checkpoint >= counts[at[:, 0]]):
+        msg = f"{where} names checkpoints that its runs do not have; run `zoo repair`"
         raise StoreCorruptError(msg)
-    return view
+    return _told(record), (at[:, 0].copy(), at[:, 1].copy(), record.checkpoint)
 
 
-def _paths(zoo: Zoo) -> StorePaths:
+def check_content(view: AnyView, snapshot: Snapshot) -> None:
+    """Hold the weights of a snapshot's rows against its hash.
+
+    Raises:
+        StoreCorruptError: they are others.
+    """
+    if content_hash(view) != snapshot.hash:
+        msg = (
+            f"the weights of snapshot {snapshot.name!r} are sound, and not those that it was"
+            " taken of: they were trained again with other bits. Take a snapshot of another name,"
+            " or open this one with verify=False"
+        )
+        raise StoreCorruptError(msg)
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def _paths(zoo: AnyZoo) -> StorePaths:
     if zoo.path is None:
         msg = "snapshots are kept in a store, and this zoo has no path"
         raise StoreError(msg)

@@ -47,11 +47,14 @@ class CohortSource(Protocol):
     def read_derived(self, name: str) -> NDArray[Any]:
         """Return one of these arrays, ``[M, ...]``."""
 
-    def metric(self, name: str) -> NDArray[np.float32]:
-        """Return ``[M, K]`` of one of :data:`zoo.train.checkpoint.METRICS`."""
+    def metric(self, name: str) -> NDArray[np.floating[Any]]:
+        """Return ``[M, K]`` of one of the cohort's metrics."""
 
     def read_weights(self, rows: NDArray[np.int64], ks: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the slab rows ``[n, P]`` of n pairs (model, checkpoint)."""
+
+    def weight_checksums(self, rows: NDArray[np.int64], ks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return a checksum of the weights of n pairs, ``[n]``, by which caches know them."""
 
     def read_probe(self, rows: NDArray[np.int64], ks: NDArray[np.int64]) -> NDArray[np.float16]:
         """Return the probe logits ``[n, Q, C]`` of n pairs (model, checkpoint)."""

@@ -13,19 +13,19 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.dataset.any_view import AnyView, AnyZoo, V
+from zoo.dataset.selection import column_names
 from zoo.errors import Problem, QueryError, SpecError, StoreError
+from zoo.paths import absolute
 from zoo.spec.run import SEED_FIELDS
-from zoo.store.records import read_record, write_record
-
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
-    from zoo.dataset.zoo import Zoo
+from zoo.store.files import disk_message
+from zoo.store.outputs import FileKind, write_output
+from zoo.store.records import parse_record, record_bytes
 
 __all__ = [
     "FRACTIONS",
@@ -33,12 +33,22 @@ __all__ = [
     "cell_columns",
     "group_keys",
     "group_names",
+    "read_fractions",
     "split_by",
     "split_where",
 ]
 
 #: Parts of a split and their shares where nothing is said.
 FRACTIONS: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
+
+#: What a part is called where only shares are given, by how many there are.
+_PARTS = {2: ("train", "test"), 3: ("train", "val", "test")}
+
+#: Shares of the parts: by name, or in the order train, val, test.
+Fractions = Mapping[str, float] | Sequence[float]
+
+_AGAIN = "remove it, and make it again with the same options and seed"
+_SPLIT = FileKind("a split", lambda data: b'"encoding-type":"phasezoo-split"' in data[:200])
 
 #: Columns that decide the architecture.
 _ARCHITECTURE = ("architecture", "width", "depth", "activation", "norm", "norm_groups")
@@ -91,7 +101,7 @@ class Split:
         """Return the part that a run is in, None if it is in none."""
         return self._side.get(run_id)
 
-    def rows(self, view: View, *, drop_unknown: bool = False) -> dict[str, NDArray[np.int64]]:
+    def rows(self, view: AnyView, *, drop_unknown: bool = False) -> dict[str, NDArray[np.int64]]:
         """Return the positions of a view's rows by part, in the view's order.
 
         Args:
@@ -115,10 +125,13 @@ class Split:
         at = sides[inverse] if len(runs) else sides
         return {name: np.flatnonzero(at == name) for name in self.parts}
 
-    def views(self, view: View, *, drop_unknown: bool = False) -> dict[str, View]:
+    def views(self, view: V, *, drop_unknown: bool = False) -> dict[str, V]:
         """Return the rows of a view by part, as views; see :meth:`rows`."""
         found = self.rows(view, drop_unknown=drop_unknown)
         return {name: view[at] for name, at in found.items()}
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} {len(runs)}" for name, runs in self.parts.items())
@@ -129,11 +142,13 @@ class Split:
         """Write the split as one checksummed JSON file.
 
         Raises:
+            NameTakenError: something else than an earlier split is there.
             StoreError: the file cannot be written.
         """
         parts = {name: list(runs) for name, runs in self.parts.items()}
         body = {"by": list(self.by), "seed": self.seed, "parts": parts, "hash": self.hash}
-        write_record(Path(path), "split", {**body, "unused": list(self.unused)})
+        data = record_bytes("split", {**body, "unused": list(self.unused)})
+        write_output(path, data, _SPLIT)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Split:
@@ -141,9 +156,15 @@ class Split:
 
         Raises:
             StoreCorruptError: the file is not as it was written.
+            StoreError: it cannot be read.
             SpecError: a run is in two parts.
         """
-        body = read_record(Path(path), "split")
+        where = absolute(path)
+        try:
+            data = where.read_bytes()
+        except OSError as error:
+            raise StoreError(disk_message("read", where, error)) from error
+        body = parse_record(data, where, "split", advice=_AGAIN)
         split = cls(
             {name: tuple(runs) for name, runs in body["parts"].items()},
             tuple(body["by"]),
@@ -156,14 +177,14 @@ class Split:
         return split
 
 
-def cell_columns(zoo: Zoo) -> tuple[str, ...]:
+def cell_columns(zoo: AnyZoo) -> tuple[str, ...]:
     """Return the columns of a cell: the axes of the sweep, else all that varies but the seeds."""
     if zoo.axes:
         return tuple(zoo.axes.values())
     return tuple(name for name in zoo.varying if name != "seed" and name not in SEED_FIELDS)
 
 
-def group_keys(view: View, by: str | Sequence[str]) -> NDArray[np.int64]:
+def group_keys(view: AnyView, by: str | Sequence[str]) -> NDArray[np.int64]:
     """Return a number for each row of a view; rows with one number must stay together, ``[n]``.
 
     Args:
@@ -181,18 +202,18 @@ def group_keys(view: View, by: str | Sequence[str]) -> NDArray[np.int64]:
     return codes.astype(np.int64)
 
 
-def group_names(view: View, by: str | Sequence[str]) -> list[str]:
+def group_names(view: AnyView, by: str | Sequence[str]) -> list[str]:
     """Return the same as texts: the values of the columns, which no other row changes."""
     columns = [view[name].tolist() for name in _columns(view.zoo, by)]
     return [json.dumps([str(v) for v in values]) for values in zip(*columns, strict=True)]
 
 
 def split_by(
-    view: View,
+    view: AnyView,
     by: str | Sequence[str] = "run",
     *,
     apart: str | Sequence[str] | None = None,
-    fractions: Mapping[str, float] = FRACTIONS,
+    fractions: Fractions = FRACTIONS,
     seed: int = 0,
 ) -> Split:
     """Split the runs of a view at random, keeping together what shares a value.
@@ -206,55 +227,95 @@ def split_by(
         apart: what must not be shared either: ``by="cell", apart="seed"`` tests new cells from new
             initialisations. Runs that are new in one and known in the other are in no part, so a
             part has about the square of its share.
-        fractions: part → share of the groups; the shares add up to 1.
+        fractions: part → share of the groups; the shares add up to 1. Two shares alone are those
+            of train and test, three those of train, val and test.
         seed: of the assignment.
 
     Raises:
         SpecError: shares that do not add up to 1, fewer groups than parts, or an empty part.
         QueryError: an unknown column.
     """
-    side = _dealt(view, by, fractions, seed)
+    shares, problems = read_fractions(fractions)
+    for keys in [by] if apart is None else [by, apart]:
+        problems += _too_few(view, keys, shares)
+    if problems:
+        raise SpecError(problems, "split")
+    side = _dealt(view, by, shares, seed)
     names = _columns(view.zoo, by)
     unused: set[str] = set()
     if apart is not None:
-        other = _dealt(view, apart, fractions, seed)
+        other = _dealt(view, apart, shares, seed)
         unused = {run for run, name in side.items() if other[run] != name}
         names = (*names, "apart:", *_columns(view.zoo, apart))
-    parts: dict[str, list[str]] = {name: [] for name, share in fractions.items() if share > 0}
+    parts: dict[str, list[str]] = {name: [] for name, share in shares.items() if share > 0}
     for run, name in side.items():
         if run not in unused:
             parts[name].append(run)
-    problems = [
+    empty = [
         Problem("apart", apart, f"no run is left for {name!r}", fix="fewer parts, or larger ones")
         for name, runs in parts.items()
         if not runs
     ]
-    if problems:
-        raise SpecError(problems, "split")
+    if empty:
+        raise SpecError(empty, "split")
     return Split({k: tuple(v) for k, v in parts.items()}, names, seed, tuple(sorted(unused)))
 
 
-def _dealt(
-    view: View, by: str | Sequence[str], fractions: Mapping[str, float], seed: int
-) -> dict[str, str]:
-    """Return run id → part.
+def read_fractions(given: Any) -> tuple[dict[str, float], list[Problem]]:
+    """Return part → share, from a mapping or from two or three shares in their usual order.
 
-    Raises:
-        SpecError: shares that do not add up to 1, or fewer groups than parts.
+    Beside them what is wrong: other things, or shares that do not add up to 1.
     """
+    allowed = '{"train": 0.8, "test": 0.2}, (0.8, 0.2) or (0.7, 0.15, 0.15), adding up to 1'
+    problem: str | None = None
+    shares: dict[Any, Any] = {}
+    if isinstance(given, Mapping):
+        shares = dict(given)
+    elif isinstance(given, Sequence) and not isinstance(given, str) and len(given) in _PARTS:
+        shares = dict(zip(_PARTS[len(given)], given, strict=True))
+    else:
+        problem = "are no shares of parts"
+    wrong = [
+        name
+        for name, share in shares.items()
+        if isinstance(share, bool)
+        or not isinstance(share, int | float | np.number)
+        or not 0 <= share <= 1
+    ]
+    if wrong:
+        problem = f"{wrong[0]!r} has no share from 0 to 1"
+    elif shares and abs(sum(shares.values()) - 1) > 1e-9:
+        problem = f"add up to {sum(shares.values()):g}"
+    elif not problem and not shares:
+        problem = "are no shares of parts"
+    shown = dict(given) if isinstance(given, Mapping) else given
+    problems = [Problem("fractions", shown, problem, allowed)] if problem else []
+    return {str(n): float(s) for n, s in shares.items() if n not in wrong}, problems
+
+
+def _groups(view: AnyView, by: str | Sequence[str]) -> dict[str, set[str]]:
+    """Return what must stay together → the runs."""
     groups: dict[str, set[str]] = {}
     for run, name in zip(view["run_id"].tolist(), group_names(view, by), strict=True):
         groups.setdefault(name, set()).add(run)
+    return groups
+
+
+def _too_few(view: AnyView, by: str | Sequence[str], shares: Mapping[str, float]) -> list[Problem]:
+    groups, parts = len(_groups(view, by)), sum(share > 0 for share in shares.values())
+    if groups >= parts:
+        return []
+    columns = ", ".join(_columns(view.zoo, by))
+    message = f"{groups} groups by {columns} for {parts} parts"
+    return [Problem("by", by, message, fix="split by something that varies more")]
+
+
+def _dealt(
+    view: AnyView, by: str | Sequence[str], fractions: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Return run id → part."""
+    groups = _groups(view, by)
     wanted = {name: share for name, share in fractions.items() if share > 0}
-    problems = []
-    if abs(sum(wanted.values()) - 1) > 1e-9 or any(share < 0 for share in fractions.values()):
-        problems.append(Problem("fractions", dict(fractions), "must be shares that add up to 1"))
-    if len(groups) < len(wanted):
-        columns = ", ".join(_columns(view.zoo, by))
-        message = f"{len(groups)} groups by {columns} for {len(wanted)} parts"
-        problems.append(Problem("by", by, message, fix="split by something that varies more"))
-    if problems:
-        raise SpecError(problems, "split")
     order = sorted(groups, key=lambda k: hashlib.sha256(f"{seed}:{k}".encode()).digest())
     side: dict[str, str] = {}
     start = 0
@@ -264,7 +325,7 @@ def _dealt(
     return side
 
 
-def split_where(view: View, **parts: str) -> Split:
+def split_where(view: AnyView, **parts: str) -> Split:
     """Split by regions: each part is a predicate over the columns of a run, the rest trains.
 
     ``split_where(view, test="width >= 64")`` holds out the wide models; a predicate for ``train``
@@ -304,9 +365,9 @@ def _cuts(fractions: Mapping[str, float], n: int) -> dict[str, int]:
     return cuts
 
 
-def _columns(zoo: Zoo, by: str | Iterable[str]) -> tuple[str, ...]:
+def _columns(zoo: AnyZoo, by: str | Iterable[str]) -> tuple[str, ...]:
     if not isinstance(by, str):
-        return tuple(by)
+        return column_names(by, "by")
     named = {
         "run": ("run_id",),
         "seed": ("init_seed",),

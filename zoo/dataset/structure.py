@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +16,10 @@ from zoo.architectures.symmetry import (
     permutation_groups,
     unit_symmetries,
 )
+from zoo.dataset.any_view import AnyView
 from zoo.errors import QueryError
 from zoo.spec.run import RunSpec
 from zoo.train.plan import Cohort
-
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
 
 __all__ = ["Structure", "by_structure", "only_structure", "structure_of"]
 
@@ -56,6 +53,10 @@ class Structure:
     classes: int
     ops: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        text = f"{self.family}, {self.activation}, norm {self.norm}, {self.params} parameters"
+        return f"<Structure: {text}>"
+
     @property
     def params(self) -> int:
         """P: values of a row, buffers included."""
@@ -85,7 +86,7 @@ class Structure:
             norm=run.norm,
             example_shape=tuple(example_shape),
             classes=classes,
-            ops=tuple(json.dumps(op.describe(), sort_keys=True) for op in network.ops),
+            ops=tuple(json.dumps(op, sort_keys=True) for op in network.describe_ops()),
         )
 
 
@@ -95,7 +96,7 @@ def structure_of(cohort: Cohort) -> Structure:
     return Structure.of(cohort.runs[0], cohort.example_shape, cohort.classes)
 
 
-def by_structure(view: View) -> dict[Structure, NDArray[np.int64]]:
+def by_structure(view: AnyView) -> dict[Structure, NDArray[np.int64]]:
     """Return the positions of a view's rows by structure, in view order, structures as planned."""
     found: dict[Structure, NDArray[np.bool_]] = {}
     for index in np.unique(view.cohort_index):
@@ -105,7 +106,7 @@ def by_structure(view: View) -> dict[Structure, NDArray[np.int64]]:
     return {structure: np.flatnonzero(at) for structure, at in found.items()}
 
 
-def only_structure(view: View) -> Structure:
+def only_structure(view: AnyView) -> Structure:
     """Return the structure of every row of a view.
 
     Raises:

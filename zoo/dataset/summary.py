@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.dataset.any_view import AnyView, AnyZoo, V
 from zoo.dataset.table import group_codes
 
-if TYPE_CHECKING:
-    from zoo.dataset.view import View
-    from zoo.dataset.zoo import Zoo
-
-__all__ = ["describe_view", "describe_zoo", "human_bytes", "value_span", "zoo_info"]
+__all__ = [
+    "describe_view",
+    "describe_zoo",
+    "human_bytes",
+    "known_values",
+    "value_span",
+    "view_line",
+    "zoo_info",
+    "zoo_line",
+]
 
 _SHOWN_VALUES = 6
 _SHOWN_TEXT = 32
 
 
-def zoo_info(zoo: Zoo) -> dict[str, Any]:
+def zoo_info(zoo: AnyZoo) -> dict[str, Any]:
     """Return the contents of a zoo, JSON-ready; sizes in bytes, before compression."""
     plan = zoo.plan
     recorded = [int(table.recorded.sum()) for table in zoo.tables]
@@ -58,7 +64,7 @@ def zoo_info(zoo: Zoo) -> dict[str, Any]:
     }
 
 
-def describe_zoo(zoo: Zoo, *, brief: bool = False) -> str:
+def describe_zoo(zoo: AnyZoo, *, brief: bool = False) -> str:
     """Return the contents of a zoo as text.
 
     Args:
@@ -104,35 +110,83 @@ def describe_zoo(zoo: Zoo, *, brief: bool = False) -> str:
     return "\n".join(lines)
 
 
-def describe_view(view: View) -> str:
+def zoo_line(zoo: AnyZoo) -> str:
+    """Return one line on a zoo, for its ``repr``."""
+    status = ", ".join(f"{n:,} {state}" for state, n in zoo.status().items() if n)
+    recorded = sum(int(table.recorded.sum()) for table in zoo.tables)
+    runs = f"{_counted(len(zoo), 'run')} ({status})" if status else "no runs"
+    return f"<Zoo {zoo.name!r}: {runs}, {_counted(recorded, 'checkpoint')}>"
+
+
+def view_line(view: AnyView) -> str:
+    """Return one line on a view, for its ``repr``."""
+    return f"<View of zoo {view.zoo.name!r}: {_view_size(view)}>"
+
+
+def known_values(view: AnyView) -> str:
+    """Return the values that there are in the columns that an empty view's query asked for.
+
+    Empty where the query read no column.
+    """
+    if not any(table.recorded.any() for table in view.zoo.tables):
+        return "no checkpoint is recorded yet"
+    spans = []
+    # from_end stands for a negative epoch, which every run has
+    asked = [name for name in view.asked if name != "from_end"] or view.asked
+    for name in asked:
+        parts = [
+            np.broadcast_to(column, table.recorded.shape)[table.recorded]
+            for table in view.zoo.tables
+            for column in table.broadcast([name]).values()
+        ]
+        values = np.unique(np.concatenate(parts)) if parts else np.empty(0)
+        if len(values):
+            spans.append(f"{name} {value_span(_plain(values))}")
+    return f"recorded checkpoints have: {'; '.join(spans)}" if spans else ""
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _one_each(view: V) -> V:
+    """Return one row of each run: enough for its columns, and integers are quicker than text."""
+    return view.take(group_codes([view.cohort_index, view["row"]])[1])
+
+
+def _view_size(view: AnyView) -> str:
+    if not len(view):
+        return "no checkpoints"
+    runs, cohorts = len(_one_each(view)), len(view.cohorts)
+    return (
+        f"{_counted(len(view), 'checkpoint')} of {_counted(runs, 'run')} in"
+        f" {_counted(cohorts, 'cohort')}"
+    )
+
+
+def describe_view(view: AnyView) -> str:
     """Return what a view holds as text: counts, what varies, metrics, what to do next."""
-    n = len(view)
-    if not n:
-        return f"View of zoo {view.zoo.name!r}: no checkpoints"
-    # one row a run is enough for the columns of a run, and integers are quicker than text
-    one_each = view.take(group_codes([view.cohort_index, view["row"]])[1])
-    runs = len(one_each)
-    ids = view.cohorts
-    lines = [
-        f"View of zoo {view.zoo.name!r}: {n:,} checkpoint{'s' if n != 1 else ''} of {runs:,} "
-        f"run{'s' if runs != 1 else ''} in {len(ids)} cohort{'s' if len(ids) != 1 else ''}"
-    ]
+    lines = [f"View of zoo {view.zoo.name!r}: {_view_size(view)}"]
+    if not len(view):
+        known = known_values(view)
+        return "\n".join([*lines, f"  {known}"] if known else lines)
+    one_each = _one_each(view)
     columns = {name: one_each[name] for name in view.zoo.varying}
     varying = [name for name, values in columns.items() if len(np.unique(values)) > 1]
     if varying:
         spans = [f"{name} {value_span(_plain(columns[name]))}" for name in varying]
         lines.append("  varies         " + "; ".join(spans))
     lines.append(f"  epoch          {value_span(_plain(view['epoch']))}")
-    for name in ("test_accuracy", "train_loss"):
+    for name in (view.zoo.headline(), "train_loss"):
         values = view[name]
         values = values[np.isfinite(values)]
         if len(values):
             low, mid, high = (float(f(values)) for f in (np.min, np.median, np.max))
             lines.append(f"  {name:<13}  {low:.4g} to {high:.4g}, median {mid:.4g}")
-    plan = view.zoo.plan
-    shapes = {name: f"[{len(part)}, {plan.cohort(name).params}]" for name, part in _parts(view)}
-    shown = next(iter(shapes.values())) if len(shapes) == 1 else f"dict of {len(shapes)} arrays"
-    lines.append(f"  .table()  .weights() {shown}  .probe_logits()  .state_dict(i)  .model(i)")
+    layouts = view.layouts
+    shape = f"[{len(view)}, {layouts[0].params}]"
+    read = f".stacked_weights() {shape}" if len(layouts) == 1 else ".weights() by cohort"
+    lines.append(f"  .table()  {read}  .model(i)  .trajectory(i)  .torch_dataset()")
     return "\n".join(lines)
 
 
@@ -156,10 +210,6 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def _parts(view: View) -> list[tuple[str, View]]:
-    return list(view.by_cohort().items())
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.arithmetic import pinned
+from zoo.dataset.tensor_record import TensorRecord
 from zoo.errors import QueryError
 
 __all__ = ["TokenLayout", "Tokens", "layers_of", "rows_from_tokens", "token_layout", "tokenize"]
@@ -40,9 +42,9 @@ class TokenLayout:
     layers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tokens:
-    """Tokens of B rows.
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Tokens(TensorRecord):
+    """Tokens of B rows; of one row, without the axis B, as an item of a data set.
 
     Args:
         token: ``[B, T, D]`` float32, zero where there is no value.
@@ -102,6 +104,7 @@ def token_layout(layout: Layout, size: int = 0) -> TokenLayout:
     return TokenLayout(layout, source, np.concatenate([number_of, place], 1), tuple(layers))
 
 
+@pinned(gradients="as they are")
 def tokenize(rows: Tensor, layout: Layout, size: int = 0) -> Tokens:
     """Return the tokens of rows ``[B, P]``.
 
@@ -117,6 +120,7 @@ def tokenize(rows: Tensor, layout: Layout, size: int = 0) -> Tokens:
     return Tokens(token, mask, torch.from_numpy(form.position))
 
 
+@pinned(gradients="as they are")
 def rows_from_tokens(tokens: Tokens, layout: Layout) -> Tensor:
     """Return the rows ``[B, P]`` that tokens were made of, exactly."""
     form = token_layout(layout, tokens.token.shape[-1])

@@ -4,58 +4,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.dataset.columns import CohortColumns, ColumnInfo, catalogue, derived_info, unknown_column
+from zoo.data.places import check_given, chosen_paths
+from zoo.dataset.columns import (
+    STATUSES,
+    CohortColumns,
+    ColumnInfo,
+    catalogue,
+    derived_info,
+    headline,
+    metric_info,
+    unknown_column,
+)
+from zoo.dataset.html import zoo_html
 from zoo.dataset.inputs import prepared_data, probe_inputs
 from zoo.dataset.query import compile_query
-from zoo.dataset.snapshots import Snapshot, list_snapshots, open_snapshot
+from zoo.dataset.runs import Run, fields_that_vary
+from zoo.dataset.selection import column_names
+from zoo.dataset.snapshots import Snapshot, check_content, find_snapshot, list_snapshots
 from zoo.dataset.source import StoreSource
-from zoo.dataset.summary import describe_zoo, zoo_info
+from zoo.dataset.summary import describe_zoo, zoo_info, zoo_line
 from zoo.dataset.table import structured
 from zoo.dataset.view import View
 from zoo.errors import QueryError, UnknownNameError, nearest
-from zoo.spec.run import SEED_FIELDS, RunSpec, field_infos
+from zoo.paths import absolute
+from zoo.store.data_paths import names_of_files
 from zoo.train.plan import Plan
 
 if TYPE_CHECKING:
     from zoo.data import PreparedData
 
 __all__ = ["STATUSES", "Run", "Zoo", "open"]
-
-#: What a run can be; ``running`` means that some of its checkpoints are committed.
-STATUSES = ("planned", "running", "done", "diverged", "failed")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """One run of a zoo.
-
-    Args:
-        run_id: sixteen hexadecimal digits.
-        spec: the resolved spec.
-        cohort, row: where it is.
-        status, reason, diverged_step: how it ended; see the columns of the same names.
-        recorded: ``[K]`` which checkpoints are there.
-        steps, epochs: ``[K]`` of every planned checkpoint.
-    """
-
-    run_id: str
-    spec: RunSpec
-    cohort: str
-    row: int
-    status: str
-    reason: str
-    diverged_step: int
-    recorded: NDArray[np.bool_]
-    steps: NDArray[np.int64]
-    epochs: NDArray[np.float64]
 
 
 class Zoo:
@@ -66,7 +50,7 @@ class Zoo:
     Args:
         source: the reader of a store.
         path: where the store is, for messages.
-        data_paths: data set → path of its files, for data sets that are not installed.
+        paths: data set → path of its files, before environment variables and what the plan says.
     """
 
     def __init__(
@@ -74,11 +58,12 @@ class Zoo:
         source: StoreSource,
         *,
         path: str | os.PathLike[str] | None = None,
-        data_paths: Mapping[str, str] | None = None,
+        paths: Mapping[str, str] | None = None,
     ) -> None:
         self.source = source
-        self.path = None if path is None else Path(path)
-        self.data_paths: dict[str, str] = dict(data_paths or {})
+        self.path = None if path is None else absolute(path)
+        self.given = {name: str(absolute(place)) for name, place in (paths or {}).items()}
+        check_given(self.given, names_of_files(self.plan), f"zoo {self.name!r}")
 
     # -- contents -----------------------------------------------------------------------------
 
@@ -104,7 +89,8 @@ class Zoo:
     @cached_property
     def column_info(self) -> dict[str, ColumnInfo]:
         """Every column with what it means."""
-        return catalogue(self.plan.axes, derived_info(self.source.cohorts))
+        recorded = metric_info(self.plan.cohorts)
+        return catalogue(self.plan.axes, recorded, derived_info(self.source.cohorts))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -126,12 +112,7 @@ class Zoo:
         ``steps`` where all runs have the same number of epochs, and a conditional field that is
         missing or has its one value (``momentum`` where only the optimizer varies).
         """
-        runs = [run for cohort in self.plan.cohorts for run in cohort.runs]
-        names = [f for f in field_infos() if len({getattr(r, f) for r in runs} - {None}) > 1]
-        follow = {f for f in SEED_FIELDS if all(getattr(r, f) == r.seed for r in runs)}
-        if "epochs" not in names:
-            follow.add("steps")
-        return tuple(name for name in names if name not in follow)
+        return fields_that_vary([run for cohort in self.plan.cohorts for run in cohort.runs])
 
     def refresh(self) -> Zoo:
         """Read again what has been committed; return this zoo. Views made before stay valid."""
@@ -139,6 +120,14 @@ class Zoo:
         for name in ("tables", "varying", "column_info", "_places"):
             self.__dict__.pop(name, None)
         return self
+
+    def read_from(self, source: StoreSource) -> Self:
+        """Return the same zoo over another reader of its store."""
+        return type(self)(source, path=self.path, paths=self.given)
+
+    def headline(self) -> str:
+        """Return the recorded column that says most: see :func:`zoo.dataset.columns.headline`."""
+        return headline(self.columns)
 
     def status(self) -> dict[str, int]:
         """Return how many runs are planned, running, done, diverged and failed."""
@@ -157,7 +146,13 @@ class Zoo:
         return describe_zoo(self)
 
     def __repr__(self) -> str:
+        return zoo_line(self)
+
+    def __str__(self) -> str:
         return describe_zoo(self, brief=True)
+
+    def _repr_html_(self) -> str:
+        return zoo_html(self)
 
     # -- queries ------------------------------------------------------------------------------
 
@@ -189,7 +184,7 @@ class Zoo:
         cohorts, rows, ks = (
             np.concatenate([empty, *(part[axis] for part in found)]) for axis in range(3)
         )
-        return View(self, cohorts, rows, ks)
+        return View(self, cohorts, rows, ks, query.names)
 
     def runs(
         self,
@@ -209,7 +204,7 @@ class Zoo:
             QueryError: unknown columns, or columns that have a value a checkpoint.
         """
         per_run = tuple(c.name for c in self.column_info.values() if c.per == "run")
-        names = per_run if columns is None else tuple(columns)
+        names = per_run if columns is None else column_names(columns)
         query = compile_query(predicate, conditions, self.columns)
         for name in [*names, *sorted(query.names)]:
             if name not in self.columns:
@@ -287,6 +282,7 @@ class Zoo:
         Raises:
             UnknownNameError: no run, or more than one, has this id.
         """
+        _require_id(run_id, next(iter(self._places), ""))
         if run_id in self._places:
             return self._places[run_id]
         matches = [known for known in self._places if run_id and known.startswith(run_id)]
@@ -314,13 +310,22 @@ class Zoo:
             UnknownNameError: there is no such snapshot.
             StoreCorruptError: the weights are not what they were.
         """
-        return open_snapshot(self, name, verify=verify)
+        found, places = find_snapshot(self, name)
+        view = View(self, *places)
+        if verify:
+            check_content(view, found)
+        return view
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Return the name, hash and size of every snapshot of the store."""
         return list_snapshots(self)
 
     # -- data ---------------------------------------------------------------------------------
+
+    @property
+    def data_paths(self) -> dict[str, str]:
+        """Data set → where its files are: as :func:`open` was told, the environment, the store."""
+        return chosen_paths(self.plan.paths, self.given)
 
     def data(
         self, name: str | None = None, *, normalization: str | None = None, path: str | None = None
@@ -330,7 +335,7 @@ class Zoo:
         Args:
             name: data set; None where the zoo has only one.
             normalization: None where the zoo uses only one with this data set.
-            path: the data set's files; by default the path that the sweep gave.
+            path: the data set's files; by default those of :attr:`data_paths`.
 
         Raises:
             UnknownNameError: the zoo does not use this data set or normalisation, or uses several
@@ -351,16 +356,31 @@ class Zoo:
         return probe_inputs(self, name, normalization=normalization, path=path)
 
 
-def open(path: str | os.PathLike[str]) -> Zoo:  # noqa: A001
+def _require_id(run_id: object, example: str) -> None:
+    if not isinstance(run_id, str):
+        msg = (
+            f"{run_id!r} is no run id, which is text, such as {example!r}; for row i of a view"
+            " there are view.run(i), view.trajectory(i) and view.model(i)"
+        )
+        raise UnknownNameError(msg)
+
+
+def open(  # noqa: A001
+    path: str | os.PathLike[str], *, paths: Mapping[str, str] | None = None
+) -> Zoo:
     """Open a store for reading; it may still be growing.
+
+    Args:
+        path: the store.
+        paths: data set → path of its files on this machine, before environment variables
+            (``ZOO_DATA_<NAME>``) and what the store remembers.
 
     Raises:
         StoreMissingError: no store there.
+        SpecError: paths of data sets that the store does not have.
     """
-    from zoo.spec import Sweep
-    from zoo.store import StoreReader, read_sweep
+    from zoo.store import StoreReader
 
-    where = Path(path)
+    where = absolute(path)
     reader = StoreReader(where)
-    sweep = Sweep.from_toml(read_sweep(where), source=f"{where} (sweep)")
-    return Zoo(reader, path=where, data_paths=sweep.paths)
+    return Zoo(reader, path=where, paths=paths)

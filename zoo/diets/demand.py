@@ -6,7 +6,6 @@ and seed that any of them asks for.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections import defaultdict
@@ -77,7 +76,7 @@ class ScoringJob:
     def from_json(cls, raw: Mapping[str, Any]) -> ScoringJob:
         """Rebuild a job from :meth:`to_json`."""
         return cls(
-            RunSpec.from_dict(raw["scorer"]),
+            RunSpec.stored(raw["scorer"]),
             bool(raw["subsets"]),
             tuple(raw["scores"]),
             tuple(raw["epochs"]),
@@ -93,7 +92,7 @@ def _canonical(run: RunSpec, examples: int, changes: str | None = None) -> RunSp
     """Return the resolved scorer of a run, at seed 0, without seeds that decide nothing."""
     scorer = scorer_of(run, changes).resolve(examples)
     if scorer.label_noise == 0 and scorer.train_size == examples:
-        scorer = dataclasses.replace(scorer, noise_seed=0)
+        scorer = scorer.replace(noise_seed=0)
     return scorer
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from zoo.diets.strata import stratified
 from zoo.errors import DataError
+from zoo.fields import Field, Fields, named
 from zoo.registry import Registry
 from zoo.seeds import Stream, random_bits
 
@@ -36,6 +37,7 @@ class Rule:
         trim: of ``hardest`` and ``stratified``: share of the hardest that goes first.
         balance: ``"none"``, or ``"class"``: every class keeps the same share.
         seed: of the tie-break, and of the choice inside strata.
+        options: every field that the selection reads.
     """
 
     keep: float
@@ -44,6 +46,7 @@ class Rule:
     trim: float = 0.0
     balance: str = "none"
     seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +56,24 @@ class Selection:
     Args:
         choose: (scores ``[n]`` ascending, tie-break words ``[n]``, count, rule) to positions in
             that order ``[count]``.
-        fields: run-spec fields that it reads, with their defaults.
-        doc: one line.
+        fields: run-spec fields that it reads.
     """
 
     choose: Callable[[Scores, NDArray[np.uint32], int, Rule], Index]
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    doc: str = ""
+    fields: Fields = field(default_factory=dict)
 
 
 SELECTIONS: Registry[Selection] = Registry("selection", field="select")
 BALANCES: Registry[str] = Registry("balance", field="balance")
-BALANCES.register("none")("one ranking over all classes")
-BALANCES.register("class")("every class keeps the same share")
+BALANCES.register("none", doc="one ranking over all classes")("none")
+BALANCES.register("class", doc="every class keeps the same share")("class")
 BUDGETS: Registry[str] = Registry("budget", field="budget")
-BUDGETS.register("steps")("as many steps as on the whole training set (Paul et al. 2021)")
-BUDGETS.register("epochs")("as many passes, so fewer steps")
+BUDGETS.register(
+    "steps",
+    doc="as many steps as on the whole training set",
+    source="Paul et al. 2021, arXiv 2107.07075",
+)("steps")
+BUDGETS.register("epochs", doc="as many passes, so fewer steps")("epochs")
 
 
 def _span(n: int, start: int, count: int) -> Index:
@@ -98,17 +103,22 @@ def _stratified(scores: Scores, words: NDArray[np.uint32], count: int, rule: Rul
     return stratified(scores[:left], words[:left], count)
 
 
-SELECTIONS.register("hardest")(
-    Selection(_hardest, {"trim": 0.0}, "the highest scores, after those that trim drops")
+_TRIM = Field("trim", "float", 0.0, "share of the hardest dropped first", low=0, below=1)
+_OFFSET = Field("offset", "float", 0.0, "start of the window, as a share", low=0, below=1)
+
+SELECTIONS.register("hardest", doc="the highest scores, after those that trim drops")(
+    Selection(_hardest, named(_TRIM))
 )
-SELECTIONS.register("easiest")(Selection(_easiest, {}, "the lowest scores"))
-SELECTIONS.register("middle")(Selection(_middle, {}, "around the median"))
-SELECTIONS.register("window")(
-    Selection(_window, {"offset": 0.0}, "from offset on in ascending order (Paul et al. 2021)")
-)
-SELECTIONS.register("stratified")(
-    Selection(_stratified, {"trim": 0.0}, "equal shares of score strata (CCS, Zheng et al. 2023)")
-)
+SELECTIONS.register("easiest", doc="the lowest scores")(Selection(_easiest))
+SELECTIONS.register("middle", doc="around the median")(Selection(_middle))
+SELECTIONS.register(
+    "window", doc="from offset on, in ascending order", source="Paul et al. 2021, arXiv 2107.07075"
+)(Selection(_window, named(_OFFSET)))
+SELECTIONS.register(
+    "stratified",
+    doc="equal shares of score strata (CCS), after those that trim drops",
+    source="Zheng et al. 2023, arXiv 2210.15809",
+)(Selection(_stratified, named(_TRIM)))
 
 
 def tie_break(ids: Index, seed: int) -> NDArray[np.uint32]:

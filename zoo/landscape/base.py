@@ -6,7 +6,7 @@ To add one: a file of its own with one registered :class:`ModelMetric`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,18 @@ from torch import Tensor
 from zoo.architectures.layout import BUFFER
 from zoo.architectures.network import Network
 from zoo.landscape.stacked import Probe
+from zoo.objectives import Objective
 from zoo.registry import Registry
 
-__all__ = ["MODEL_METRICS", "Block", "Column", "ModelMetric", "layers", "mean_and_error"]
+__all__ = [
+    "MODEL_METRICS",
+    "Block",
+    "Column",
+    "ModelMetric",
+    "applying",
+    "layers",
+    "mean_and_error",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +56,11 @@ class Block:
     classes: int
 
     @property
+    def objective(self) -> Objective:
+        """What the models minimise."""
+        return self.train.objective
+
+    @property
     def models(self) -> int:
         """G."""
         return int(self.slab.shape[0])
@@ -58,15 +72,26 @@ class Column:
 
     Args:
         name: of the column.
-        doc: one line, with the unit.
+        doc: one line; ``{unit}`` stands for that of the loss, if it has one.
         dims: axes after those of model and checkpoint (or of pair).
         missing: value for a model whose weights are not finite.
+        needs: of the objective; see :meth:`zoo.objectives.Objective.lack`.
     """
 
     name: str
     doc: str
     dims: tuple[str, ...] = ()
     missing: float = math.nan
+    needs: str = ""
+
+    def text(self, unit: str) -> str:
+        """Return what the column is; ``unit`` of the loss, empty where it has none."""
+        return self.doc.format(unit=f", {unit}" if unit else "")
+
+
+def applying(columns: Sequence[Column], objective: Objective) -> list[Column]:
+    """Return the columns that make sense of models that minimise ``objective``."""
+    return [column for column in columns if not objective.lack(column.needs)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +100,12 @@ class ModelMetric:
 
     Args:
         columns: what it gives.
-        compute: returns for each column ``[G, ...]`` float64 from a block and the options; no
-            operation may mix models, and a row whose value is undefined is NaN.
+        compute: returns for each column that applies ``[G, ...]`` float64 from a block and the
+            options; no operation may mix models, and a row whose value is undefined is NaN.
         options: defaults of what the values depend on besides the block; part of their meaning.
         passes: rough cost, in passes over the probe, for planning.
         default: whether it is computed when nothing is asked for.
+        needs: of the objective; see :meth:`zoo.objectives.Objective.lack`.
     """
 
     columns: tuple[Column, ...]
@@ -87,6 +113,7 @@ class ModelMetric:
     options: Mapping[str, Any] = field(default_factory=dict)
     passes: float = 1.0
     default: bool = True
+    needs: str = ""
 
 
 MODEL_METRICS: Registry[ModelMetric] = Registry("landscape metric")

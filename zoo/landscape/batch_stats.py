@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.architectures.network import Network
+from zoo.architectures.op import Op, Values
 from zoo.landscape.stacked import EVAL
 
 __all__ = ["with_fresh_statistics"]
@@ -33,11 +34,12 @@ def with_fresh_statistics(network: Network, slab: Tensor, x: Tensor) -> Tensor:
         return slab
     fresh = slab.clone()
     p = network.views(fresh)
-    x = x.expand(slab.shape[0], *x.shape[1:])
-    last = max(i for i, op in enumerate(network.ops) if op.key("running_var") in p)
-    for op in network.ops[: last + 1]:
+
+    def before(index: int, op: Op, xs: Values) -> None:
         if op.key("running_var") in p:
-            p[op.key("running_mean")].copy_(x.float().mean((1, 2)))
-            p[op.key("running_var")].copy_(torch.var(x.float(), (1, 2)))
-        x, _ = op.forward(p, x, EVAL)
+            reaches = xs[0].float()
+            p[op.key("running_mean")].copy_(reaches.mean((1, 2)))
+            p[op.key("running_var")].copy_(torch.var(reaches, (1, 2)))
+
+    network.trace(p, x.expand(slab.shape[0], *x.shape[1:]), EVAL, before=before)
     return fresh

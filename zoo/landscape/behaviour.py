@@ -6,15 +6,15 @@ NLL and Brier score (Brier 1950) are proper; ECE has 15 bins of equal width over
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
-from zoo.landscape.stacked import Probe, example_losses, features
+from zoo.landscape.stacked import Probe, features
+from zoo.objectives import OBJECTIVES, Objective
 
 __all__ = ["behaviour", "calibration_error"]
 
@@ -37,42 +37,61 @@ def calibration_error(confidence: Tensor, correct: Tensor, weight: Tensor, bins:
 
 
 def _scores(z: Tensor, probe: Probe, bins: int) -> dict[str, Tensor]:
-    """Return NLL (nats), error (percent), Brier and ECE ``[G]`` each, with standard errors."""
-    G, _, C = z.shape
-    labels, weight = probe.labels(G), probe.weight.double().expand(G, -1)
-    soft = torch.softmax(z, -1)
-    confidence, chosen = soft.max(-1)
-    wrong = (chosen != labels).double()
-    brier = (soft - F.one_hot(labels, C)).square().sum(-1)
-    found: dict[str, Tensor] = {}
-    each = {"nll": example_losses(z, labels), "error": 100 * wrong, "brier": brier}
+    """Return what applies of NLL (nats), error (percent), Brier, ECE, loss and R², ``[G]`` each.
+
+    All with standard errors.
+    """
+    G, objective = z.shape[0], probe.objective
+    targets, weight = probe.targets(G), probe.weight.double().expand(G, -1)
+    each: dict[str, Tensor] = {}
+    if objective.softmax:
+        for name, entry in (("nll", "cross_entropy"), ("brier", "brier")):
+            each[name] = OBJECTIVES[entry]("class").losses(z, targets)
+    else:
+        each["loss"] = objective.losses(z, targets)
+    if objective.classifies:
+        each["error"] = 100 * (1 - objective.correct(z, targets))
     count = (weight > 0).sum(1).double()
+    found: dict[str, Tensor] = {}
     for name, values in each.items():
         mean = (values * weight).sum(1)
         spread = ((values - mean[:, None]).square() * weight).sum(1)
         found[name] = mean
         found[f"{name}_se"] = (spread / (count - 1)).sqrt()
-    found["ece"] = calibration_error(confidence, 1 - wrong, weight, bins)
-    found["ece_se"] = _jackknife(confidence, 1 - wrong, weight, bins)
+    if objective.softmax:
+        confidence, chosen = torch.softmax(z, -1).max(-1)
+        right = (chosen == targets).double()
+        found |= _with_error("ece", weight, lambda w: calibration_error(confidence, right, w, bins))
+    if objective.target == "vector":
+        found |= _with_error("r2", weight, lambda w: _r_squared(objective, z, targets, w))
     return found
 
 
-def _jackknife(confidence: Tensor, correct: Tensor, weight: Tensor, bins: int) -> Tensor:
-    """Return the standard error of ECE by leaving out every eighth of the examples in turn."""
-    position = torch.arange(confidence.shape[1], device=weight.device) % _PARTS
+def _r_squared(objective: Objective, z: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+    """Return R² ``[G]`` of examples with weights ``[G, N]``."""
+    sums = {
+        name: (values.double() * weight.view(*weight.shape, *[1] * (values.ndim - 2))).sum(1)
+        for name, values in objective.sums(z, targets).items()
+    }
+    return objective.measured(sums, weight.sum(1))["r2"]
+
+
+def _with_error(name: str, weight: Tensor, value: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Return a value of weighted examples, and its error by leaving out every eighth in turn."""
+    position = torch.arange(weight.shape[1], device=weight.device) % _PARTS
     values = []
     for part in range(_PARTS):
         kept = weight * (position != part)
-        kept = kept / kept.sum(1, keepdim=True)
-        values.append(calibration_error(confidence, correct, kept, bins))
+        values.append(value(kept / kept.sum(1, keepdim=True)))
     stack = torch.stack(values)
-    return ((_PARTS - 1) / _PARTS * (stack - stack.mean(0)).square().sum(0)).sqrt()
+    error = ((_PARTS - 1) / _PARTS * (stack - stack.mean(0)).square().sum(0)).sqrt()
+    return {name: value(weight), f"{name}_se": error}
 
 
 def behaviour(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return scores on both probes, and the flags ``finite``, ``collapsed`` and ``dead_units``.
 
-    ``finite``: weights and logits are. ``collapsed``: one class is predicted for the whole training
+    ``finite``: weights and outputs are. ``collapsed``: the same is predicted for the whole training
     probe. ``dead_units``: share of hidden units whose output is the same for all of it.
     """
     found: dict[str, Tensor] = {}
@@ -83,8 +102,8 @@ def behaviour(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
         found |= {f"probe_{name}_{key}": value for key, value in scores.items()}
         if name == "train":
             fine = torch.isfinite(z).flatten(1).all(1)
-            chosen = z.argmax(-1)
-            same = (chosen == chosen[:, :1]).all(1)
+            said = block.objective.predictions(z)
+            same = (said == said[:, :1]).flatten(1).all(1)
             units = [h.amax(1) == h.amin(1) for h in hidden]
             found["finite"] = fine.double()
             found["collapsed"] = torch.where(fine, same.double(), torch.nan)
@@ -97,23 +116,28 @@ def behaviour(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _columns() -> tuple[Column, ...]:
     docs = {
-        "nll": "cross-entropy on the {} probe, nats",
-        "error": "error on the {} probe, percent",
-        "brier": "Brier score on the {} probe",
-        "ece": "expected calibration error on the {} probe, 15 bins",
+        "nll": ("cross-entropy on the {} probe, nats", "probabilities"),
+        "loss": ("loss on the {} probe{{unit}}", "no probabilities"),
+        "error": ("error on the {} probe, percent", "right"),
+        "brier": ("Brier score on the {} probe", "probabilities"),
+        "ece": ("expected calibration error on the {} probe, 15 bins", "probabilities"),
+        "r2": ("R² on the {} probe", "floats"),
     }
     found = [
-        Column("finite", "1 where weights and logits are finite", missing=0.0),
-        Column("collapsed", "1 where one class is predicted for the whole training probe"),
+        Column("finite", "1 where weights and outputs are finite", missing=0.0),
+        Column("collapsed", "1 where the same is predicted for the whole training probe"),
         Column("dead_units", "share of hidden units that are constant on the training probe"),
     ]
     for name in ("train", "test"):
-        for key, doc in docs.items():
-            found.append(Column(f"probe_{name}_{key}", doc.format(name)))
-            found.append(Column(f"probe_{name}_{key}_se", "its standard error"))
+        for key, (doc, needs) in docs.items():
+            column = f"probe_{name}_{key}"
+            found.append(Column(column, doc.format(name), needs=needs))
+            found.append(Column(f"{column}_se", "its standard error", needs=needs))
     return tuple(found)
 
 
-MODEL_METRICS.register("behaviour")(
-    ModelMetric(columns=_columns(), compute=behaviour, options={"bins": 15}, passes=3.0)
-)
+MODEL_METRICS.register(
+    "behaviour",
+    doc="likelihood, error and calibration on the probes; whether a model is alive",
+    source="Guo et al. 2017, arXiv 1706.04599",
+)(ModelMetric(columns=_columns(), compute=behaviour, options={"bins": 15}, passes=3.0))

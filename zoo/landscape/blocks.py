@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures import Network, initial_row
-from zoo.landscape.base import MODEL_METRICS, Block
+from zoo.arithmetic import pinned
+from zoo.landscape.base import MODEL_METRICS, Block, applying
 from zoo.landscape.cells import CELL_METRICS, CellBlock
 from zoo.landscape.connectivity import CURVE_OPTIONS, PairData
 from zoo.landscape.curvature import stable_curvature
@@ -24,6 +25,8 @@ from zoo.landscape.probes import (
     TrainingSet,
     held_out_probe,
     mixup_probe,
+    published_set,
+    strata,
     stratified,
     train_probe,
     training_set,
@@ -65,6 +68,7 @@ def _padded(rows: Sequence[int], size: int) -> list[int]:
     return [*rows, *[rows[-1]] * (size - len(rows))]
 
 
+@pinned(gradients="off")
 def measure_models(
     metric: str,
     options: Mapping[str, Any],
@@ -111,7 +115,7 @@ def measure_models(
                 classes=data.prepared.classes,
             )
             values = entry.compute(block, options)
-            for column in entry.columns:
+            for column in applying(entry.columns, data.objective):
                 own = values[column.name][: len(real)].double()
                 known = fine[real].view(-1, *[1] * (own.dim() - 1))
                 own = torch.where(known, own, column.missing)
@@ -157,6 +161,7 @@ def _pair_set(first: TrainingSet, second: TrainingSet, published: TrainingSet) -
     return first if first.same_as(second) else published
 
 
+@pinned(gradients="off")
 def measure_pairs(
     metric: str,
     options: Mapping[str, Any],
@@ -178,8 +183,7 @@ def measure_pairs(
     entry = CELL_METRICS[metric]
     slab, fine = without_bad(torch.from_numpy(np.asarray(weights, dtype=np.float32)))
     sets = _training_sets(runs, data, kept or {})
-    labels = data.prepared.train_y
-    published = TrainingSet(np.arange(len(labels)), labels, own=False)
+    published = published_set(data)
     meant = [_pair_set(sets[a], sets[b], published) for a, b in pairs]
     examples = max(sizes["train"], options.get("statistics", CURVE_OPTIONS["statistics"]))
     mixup, test = mixup_probe(data, sizes["mixup"]), held_out_probe(data, sizes["test"])
@@ -197,14 +201,16 @@ def measure_pairs(
             pair_data=partial(_pair_data, runs, own, [meant[q] for q in alike], data, sizes),
             group=min(block_rows(network, examples), len(own)),
         )
-        for name, values in entry.compute(block, options).items():
+        found = entry.compute(block, options)
+        for column in applying(entry.columns, data.objective):
+            values = found[column.name]
             empty = values.new_empty(len(pairs), *values.shape[1:])
-            out.setdefault(name, empty)[alike] = values
+            out.setdefault(column.name, empty)[alike] = values
     return {name: values.numpy() for name, values in out.items()}
 
 
 def _shuffled(found: TrainingSet, data: TaskData) -> NDArray[np.int64]:
-    return found.ids[stratified(data.prepared.train_y[found.ids], len(found.ids))]
+    return found.ids[stratified(strata(data.prepared.train_y)[found.ids], len(found.ids))]
 
 
 def _pair_data(
@@ -218,17 +224,15 @@ def _pair_data(
     """Return what the chosen pairs are trained and measured on; their sets are of one size."""
     ends = [(runs[pairs[q][0]], runs[pairs[q][1]]) for q in chosen]
     seeds = [model_seed(a.run_id) ^ model_seed(b.run_id) for a, b in ends]
-    least, share = CURVE_OPTIONS["least_lr"], CURVE_OPTIONS["lr_share"]
-    lr = [max(least, share * max(a.lr, b.lr)) for a, b in ends]
     sets = [meant[q] for q in chosen]
     if all(s.same_as(sets[0]) for s in sets):
         sets = sets[:1]
     return PairData(
         x=data.train_eval,
-        labels=torch.from_numpy(np.stack([s.labels for s in sets])),
+        targets=torch.from_numpy(np.stack([s.labels for s in sets])),
         # in random order, so that the first of them can stand for all
         ids=torch.from_numpy(np.stack([_shuffled(s, data) for s in sets])),
         probe=train_probe(sets, data, sizes["train"]),
         seeds=torch.tensor(seeds),
-        lr=torch.tensor(lr),
+        ends_lr=torch.tensor([max(a.lr, b.lr) for a, b in ends], dtype=torch.float64),
     )

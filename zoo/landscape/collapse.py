@@ -83,10 +83,10 @@ def neural_collapse(block: Block, options: Mapping[str, Any]) -> dict[str, Tenso
     """
     G = block.models
     _, h, z = features(block.network, block.slab, block.train.x)
-    last = block.network.ops[-1]
+    last = block.network.head
     assert isinstance(last, Linear)
     head = block.network.views(block.slab)[last.key("weight")].double()
-    labels = block.train.labels(G)
+    labels = block.train.targets(G)
     there = (block.train.weight > 0).expand(G, -1)
     position = torch.arange(h.shape[1], device=h.device)
     h, z = h.double(), z.double()
@@ -106,7 +106,11 @@ _DOCS = {
     "nc4": "NC4: share of examples not assigned to the nearest class mean",
 }
 
-MODEL_METRICS.register("collapse")(
+MODEL_METRICS.register(
+    "collapse",
+    doc="neural collapse NC1 to NC4 of the last features",
+    source="Papyan et al. 2020, arXiv 2008.08186",
+)(
     ModelMetric(
         columns=tuple(
             column
@@ -114,6 +118,7 @@ MODEL_METRICS.register("collapse")(
             for column in (Column(name, doc), Column(f"{name}_se", "its standard error, rough"))
         ),
         compute=neural_collapse,
+        needs="labels",
         passes=4.0,
     )
 )

@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 
 from zoo.architectures.network import Network
+from zoo.architectures.norms.ghost_batch import GhostBatchNorm
 from zoo.architectures.op import Mode
 from zoo.landscape.batch_stats import with_fresh_statistics
 from zoo.landscape.random import uniforms
-from zoo.landscape.stacked import Probe, example_losses, logit_gradient, logits
+from zoo.landscape.stacked import Probe, logits
+from zoo.train.batches import taken
 
 __all__ = [
+    "CHORD_OPTIONS",
     "CURVE_OPTIONS",
     "Along",
     "PairData",
@@ -33,7 +36,8 @@ __all__ = [
     "train_bends",
 ]
 
-#: What the values of a curve hang on besides its ends.
+#: What the values of a curve hang on besides its ends: the rate is ``lr_share`` of the ends' own
+#: peak rate, and no less than ``least_lr``.
 CURVE_OPTIONS: Mapping[str, Any] = {
     "epochs": 20,
     "min_steps": 200,
@@ -43,9 +47,10 @@ CURVE_OPTIONS: Mapping[str, Any] = {
     "least_lr": 0.01,
     "lr_share": 0.1,
     "points": 11,
-    "chord_points": 25,
     "statistics": 2048,
 }
+#: The same of a chord, which nothing is trained on.
+CHORD_OPTIONS: Mapping[str, Any] = {"chord_points": 25, "statistics": 2048}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,26 +59,26 @@ class PairData:
 
     Args:
         x: ``[N, T, C_in]`` training examples in the stacked form.
-        labels: ``[1 or G, N]`` int64.
+        targets: ``[1 or G, N]`` int64 labels, or ``[1 or G, N, C]`` floats.
         ids: ``[1 or G, n]`` examples to train on.
         probe: the training probe.
         seeds: ``[G]`` int64, of each pair.
-        lr: ``[G]`` float32 peak learning rate of the bend.
+        ends_lr: ``[G]`` float64, the larger peak learning rate of each pair's ends.
     """
 
     x: Tensor
-    labels: Tensor
+    targets: Tensor
     ids: Tensor
     probe: Probe
     seeds: Tensor
-    lr: Tensor
+    ends_lr: Tensor
 
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """Return examples ``[G, B, T, C]`` and labels ``[G, B]``, drawn with replacement."""
+        """Return examples ``[G, B, T, C]`` and their targets, drawn with replacement."""
         G = self.seeds.shape[0]
         u = uniforms(self.seeds, "curve", 2 * step + 1, size).double()
         ids = self.ids.expand(G, -1).gather(1, (u * self.ids.shape[1]).long())
-        return self.x[ids], self.labels.expand(G, -1).gather(1, ids)
+        return self.x[ids], taken(self.targets, ids)
 
     def statistics(self, size: int) -> Tensor:
         """Return up to ``size`` training examples ``[1 or G, n, T, C]`` for BatchNorm."""
@@ -86,8 +91,8 @@ class Along:
 
     Args:
         t: ``[points]``.
-        loss: ``[G, points]`` float64, nats.
-        error: ``[G, points]`` float64, percent.
+        loss: ``[G, points]`` float64.
+        error: ``[G, points]`` float64, percent; NaN where predictions are neither right nor wrong.
     """
 
     t: Tensor
@@ -108,8 +113,9 @@ def bezier(a: Tensor, bend: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 def _batch_size(network: Network, wanted: int) -> int:
     """Return about the wanted batch, a multiple of what ghost batch norm cuts it into."""
-    cuts = [getattr(op, "options", {}).get("virtual_batch") or 1 for op in network.ops]
-    return max(wanted // max(cuts), 1) * max(cuts)
+    cuts = [op.size for op in network.ops_of(GhostBatchNorm)]
+    cut = max(cuts, default=1)
+    return max(wanted // cut, 1) * cut
 
 
 def _rate(step: int, steps: int) -> float:
@@ -134,6 +140,7 @@ def train_bends(
     """
     trained = network.layout.trained
     bend = torch.lerp(a, b, 0.5)
+    lr = (options["lr_share"] * data.ends_lr).clamp_min(options["least_lr"]).float()
     steps = curve_steps(data.ids.shape[1], options)
     velocity = torch.zeros_like(bend[:, :trained])
     size = _batch_size(network, options["batch"])
@@ -145,21 +152,23 @@ def train_bends(
         p = network.views(point)
         mode = Mode(training=True, conv="grouped")
         z, saved = network.forward(p, x, mode)
-        dz = logit_gradient(torch.softmax(z, -1), y, weight)
+        dz = data.probe.objective.gradient(z, y) * weight.unsqueeze(-1)
         g = network.flat_gradient(network.backward(p, saved, dz, mode))
         velocity = options["momentum"] * velocity + 2 * t * (1 - t) * g
-        bend[:, :trained] -= _rate(step, steps) * data.lr[:, None] * velocity
+        bend[:, :trained] -= _rate(step, steps) * lr[:, None] * velocity
     return bend
 
 
 def measure(network: Network, slab: Tensor, data: PairData, size: int) -> tuple[Tensor, Tensor]:
-    """Return loss (nats) and error (percent) ``[G]`` on the training probe, statistics fresh."""
+    """Return loss and error (percent) ``[G]`` on the training probe, statistics fresh."""
     slab = with_fresh_statistics(network, slab, data.statistics(size))
-    z = logits(network, slab, data.probe.x).double()
-    labels = data.probe.labels(slab.shape[0])
-    weight = data.probe.weight.double()
-    loss = (example_losses(z, labels) * weight).sum(1)
-    return loss, 100 * ((z.argmax(-1) != labels) * weight).sum(1)
+    probe = data.probe
+    z = logits(network, slab, probe.x)
+    loss = probe.mean_loss(z)
+    if not probe.objective.classifies:
+        return loss, torch.full_like(loss, torch.nan)
+    wrong = 1 - probe.objective.correct(z, probe.targets(slab.shape[0]))
+    return loss, 100 * (wrong * probe.weight.double()).sum(1)
 
 
 def _walk(network: Network, points: list[Tensor], t: Tensor, data: PairData, size: int) -> Along:
@@ -188,7 +197,7 @@ def along_chord(
     a: Tensor,
     b: Tensor,
     data: PairData,
-    options: Mapping[str, Any] = CURVE_OPTIONS,
+    options: Mapping[str, Any] = CHORD_OPTIONS,
 ) -> Along:
     """Return the training loss and error along the chord, both ends included."""
     t = torch.linspace(0, 1, options["chord_points"])

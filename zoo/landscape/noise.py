@@ -6,99 +6,23 @@ estimated without bias is often negative once a model is trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from zoo.architectures.conv import KERNEL, Conv
-from zoo.architectures.linear import Linear
+from zoo.architectures.example_gradients import ExampleGradients
 from zoo.architectures.network import Network
-from zoo.architectures.op import Op, Params
+from zoo.architectures.per_example import example_gradients
 from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
 from zoo.landscape.hessian import Hessian
-from zoo.landscape.stacked import EVAL, Probe, logit_gradient
+from zoo.landscape.stacked import Probe
 
-__all__ = ["gradient_noise", "op_gradients", "squared_norms", "walk_back"]
+__all__ = ["gradient_noise", "squared_norms"]
 
 #: Examples a walk: single gradients take memory.
 _CHUNK = 128
-
-
-def op_gradients(op: Op, p: Params, x: Tensor, d: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-    """Return the gradients of single examples with regard to an op's parameters, in factors.
-
-    Args:
-        op: the op; what couples examples (batch norm in training) is not meant.
-        p: parameters.
-        x: the op's input ``[G, N, T, C]``.
-        d: ``[G, N, T', C']`` gradient of each example's own output.
-
-    Returns:
-        For each parameter (left ``[G, N, T, A]``, right ``[G, N, T, B]``): the gradient of an
-        example is Σ_t left ⊗ right; or (gradient ``[G, N, A]``, None).
-    """
-    if getattr(op, "transform_name", "none") == "none":
-        if type(op) is Linear:
-            return [(d, x), (d.squeeze(2), None)]
-        if type(op) is Conv:
-            return [(d, _patches(op, x)), (d.sum(2), None)]
-    return [(gradient, None) for gradient in _one_by_one(op, p, x, d)]
-
-
-def _one_by_one(op: Op, p: Params, x: Tensor, d: Tensor) -> list[Tensor]:
-    """Return ``[G, N, size]`` gradients: every example as a model of its own."""
-    G, N = x.shape[:2]
-    own = {op.key(param.suffix): p[op.key(param.suffix)] for param in op.params()}
-    many = {key: value.repeat_interleave(N, 0) for key, value in own.items()}
-    _, saved = op.forward(many, x.flatten(0, 1).unsqueeze(1), EVAL)
-    _, grads = op.backward(many, saved, d.flatten(0, 1).unsqueeze(1), EVAL, need_dx=False)
-    return [grad.reshape(G, N, -1) for grad in grads.values()]
-
-
-def _patches(op: Conv, x: Tensor) -> Tensor:
-    """Return what each output position sees, ``[G, N, T, in · 3^axes]``, in any fixed order."""
-    G, N, _, C = x.shape
-    flat = op.axes == 1
-    grid = x.mT.reshape(G * N, C, *((1,) if flat else ()), *op.inputs.spatial)
-    seen = F.unfold(
-        grid,
-        (1, KERNEL) if flat else KERNEL,
-        padding=(0, 1) if flat else 1,
-        stride=(1, op.stride) if flat else op.stride,
-    )
-    return seen.mT.view(G, N, seen.shape[2], -1)
-
-
-def walk_back(
-    network: Network, slab: Tensor, x: Tensor, logit_gradients: Callable[[Tensor], Iterable[Tensor]]
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield the factors of :func:`op_gradients` for every op and every gradient of the logits.
-
-    Args:
-        network: the architecture.
-        slab: ``[G, P]``.
-        x: ``[G, N, T, C_in]``.
-        logit_gradients: from logits ``[G, N, C]`` makes gradients of the same shape, one for each
-            walk.
-    """
-    p = network.views(slab)
-    inputs, saved = [], []
-    for op in network.ops:
-        inputs.append(x)
-        x, kept = op.forward(p, x, EVAL)
-        saved.append(kept)
-    first = next(i for i, op in enumerate(network.ops) if op.params())
-    for dz in logit_gradients(x.squeeze(2).float()):
-        d: Tensor | None = dz.unsqueeze(2)
-        for index in range(len(network.ops) - 1, first - 1, -1):
-            assert d is not None
-            op = network.ops[index]
-            if op.params():
-                yield from op_gradients(op, p, inputs[index], d)
-            d, _ = op.backward(p, saved[index], d, EVAL, need_dx=index > first)
 
 
 def squared_norms(network: Network, slab: Tensor, probe: Probe) -> Tensor:
@@ -107,33 +31,22 @@ def squared_norms(network: Network, slab: Tensor, probe: Probe) -> Tensor:
     A linear layer's gradient is an outer product, whose norm is the product of the norms; a
     convolution's is summed over positions first.
     """
-    G = slab.shape[0]
+    G, p = slab.shape[0], network.views(slab)
     found = []
     for start in range(0, probe.size, _CHUNK):
         part = slice(start, start + _CHUNK)
-        x, labels = probe.inputs(G)[:, part], probe.labels(G)[:, part]
-        total = torch.zeros(labels.shape, dtype=torch.float64, device=slab.device)
-        one = torch.ones(labels.shape, device=slab.device)
-        walk = walk_back(
-            network,
-            slab,
-            x,
-            lambda z, y=labels, w=one: [logit_gradient(torch.softmax(z, -1), y, w)],  # type: ignore[misc]
-        )
-        for left, right in walk:
-            total += _squares(left, right)
-        found.append(total)
+        x, targets = probe.inputs(G)[:, part], probe.targets(G)[:, part]
+        norms: list[Tensor] = []
+
+        def own_losses(z: Tensor, targets: Tensor = targets) -> list[Tensor]:
+            return [probe.objective.gradient(z, targets)]
+
+        def collect(item: ExampleGradients, norms: list[Tensor] = norms) -> None:
+            norms.append(item.square_norms().double())
+
+        example_gradients(network, p, x, own_losses, collect)
+        found.append(torch.stack(norms).sum(0))
     return torch.cat(found, 1)
-
-
-def _squares(left: Tensor, right: Tensor | None) -> Tensor:
-    if right is None:
-        return left.double().square().sum(-1)
-    if left.shape[2] == 1:
-        return (left.double().square().sum(-1) * right.double().square().sum(-1)).squeeze(2)
-    G, N = left.shape[:2]
-    product = torch.bmm(left.flatten(0, 1).mT, right.flatten(0, 1))
-    return product.double().square().sum((1, 2)).view(G, N)
 
 
 def gradient_noise(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -167,7 +80,11 @@ def _spread(values: Tensor, there: Tensor, n: Tensor) -> Tensor:
     return (torch.where(there, (values - mean[:, None]).square(), 0.0).sum(1) / (n - 1)).sqrt()
 
 
-MODEL_METRICS.register("noise")(
+MODEL_METRICS.register(
+    "noise",
+    doc="trace of the covariance of single-example gradients, and |G|²",
+    source="McCandlish et al. 2018, arXiv 1812.06162",
+)(
     ModelMetric(
         columns=(
             Column("grad_noise_trace", "trace of the covariance of single-example gradients"),

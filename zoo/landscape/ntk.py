@@ -7,16 +7,18 @@ training examples of the probe. Alignment ⟨HKH, HYYᵀH⟩/(‖·‖‖·‖) 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from zoo.architectures.example_gradients import ExampleGradients
 from zoo.architectures.network import Network
+from zoo.architectures.per_example import example_gradients
 from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
-from zoo.landscape.noise import walk_back
 from zoo.landscape.stacked import Probe
+from zoo.objectives import as_outputs
 
 __all__ = ["kernel_alignment", "kernel_distance", "tangent_kernel"]
 
@@ -26,32 +28,24 @@ def tangent_kernel(network: Network, slab: Tensor, probe: Probe) -> Tensor:
     G, n = slab.shape[0], probe.size
     total = torch.zeros(G, n, n, dtype=torch.float64, device=slab.device)
 
-    def each_class(z: Tensor) -> Iterator[Tensor]:
+    def each_class(z: Tensor) -> list[Tensor]:
+        found = []
         for c in range(z.shape[2]):
             d = torch.zeros_like(z)
             d[..., c] = 1
-            yield d
+            found.append(d)
+        return found
 
-    for left, right in walk_back(network, slab, probe.inputs(G), each_class):
-        total += _gram(left, right)
+    def collect(item: ExampleGradients) -> None:
+        total.add_(item.gram())
+
+    example_gradients(network, network.views(slab), probe.inputs(G), each_class, collect)
     return total
 
 
-def _gram(left: Tensor, right: Tensor | None) -> Tensor:
-    if right is None:
-        return torch.bmm(left, left.mT).double()
-    if left.shape[2] == 1:
-        a, b = left.squeeze(2), right.squeeze(2)
-        return (torch.bmm(a, a.mT) * torch.bmm(b, b.mT)).double()
-    G, n = left.shape[:2]
-    each = torch.bmm(left.flatten(0, 1).mT, right.flatten(0, 1)).view(G, n, -1)
-    return torch.bmm(each, each.mT).double()
-
-
-def kernel_alignment(kernel: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Return the centred alignment ``[G]`` of kernels ``[G, n, n]`` with labels ``[G, n]``."""
-    y = torch.nn.functional.one_hot(labels, classes).double()
-    y = y - y.mean(1, keepdim=True)
+def kernel_alignment(kernel: Tensor, values: Tensor) -> Tensor:
+    """Return the centred alignment ``[G]`` of kernels ``[G, n, n]`` with targets ``[G, n, C]``."""
+    y = values - values.mean(1, keepdim=True)
     target = torch.bmm(y, y.mT)
     centred = kernel - kernel.mean(1, keepdim=True)
     centred = centred - centred.mean(2, keepdim=True)
@@ -72,7 +66,7 @@ def _measures(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
     probe = block.train.part(slice(0, options["examples"]))
     now = tangent_kernel(block.network, block.slab, probe)
     start = tangent_kernel(block.network, block.initial, probe)
-    labels = probe.labels(block.models)
+    values = as_outputs(probe.targets(block.models), block.classes, torch.float64)
     n = probe.size
     short = (probe.counts < n).expand(block.models)
     parts = (slice(0, n), slice(0, n // 2), slice(n // 2, n))
@@ -81,7 +75,7 @@ def _measures(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
         here, before = now[:, part, part], start[:, part, part]
         found.append(
             {
-                "ntk_alignment": kernel_alignment(here, labels[:, part], block.classes),
+                "ntk_alignment": kernel_alignment(here, values[:, part]),
                 "ntk_distance": kernel_distance(here, before),
             }
         )
@@ -93,7 +87,11 @@ def _measures(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
     return out
 
 
-MODEL_METRICS.register("ntk")(
+MODEL_METRICS.register(
+    "ntk",
+    doc="tangent kernel: alignment with the labels, distance from the start",
+    source="Fort et al. 2020, arXiv 2010.15110",
+)(
     ModelMetric(
         columns=(
             Column("ntk_alignment", "centred alignment of the tangent kernel with the labels"),

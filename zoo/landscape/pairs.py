@@ -12,6 +12,7 @@ from zoo.architectures.symmetry import permutation_groups
 from zoo.landscape.base import Column
 from zoo.landscape.cells import CELL_METRICS, CellBlock, CellMetric
 from zoo.landscape.connectivity import (
+    CHORD_OPTIONS,
     CURVE_OPTIONS,
     along_chord,
     along_curve,
@@ -90,65 +91,112 @@ def similarities(block: CellBlock, options: Mapping[str, Any]) -> dict[str, Tens
         last.append(before[real])
         z.append(out[real])
         said.append(logits(block.network, rows, block.test.x)[real])
-    pairs = (block.first, block.second)
+    pairs, objective = (block.first, block.second), block.test.objective
     outputs, answers = torch.cat(z), torch.cat(said)
     layers = [cka(torch.cat(parts), *pairs) for parts in zip(*hidden, strict=True)]
     cosine, distance = cosine_and_distance(block.slab[:, : block.network.layout.trained], *pairs)
     found = {
-        "cka": cka(torch.softmax(outputs.double(), -1), *pairs),
+        "cka": cka(objective.said(outputs.double()), *pairs),
         "cka_logits": cka(outputs, *pairs),
         "cka_penultimate": cka(torch.cat(last), *pairs),
         "cka_layers": torch.stack(layers, 1),
-        "disagreement": disagreement(answers, *pairs),
-        "js_divergence": jensen_shannon(answers, *pairs),
         "l2_distance": distance,
         "cosine": cosine,
     }
+    if objective.classifies:
+        found["disagreement"] = disagreement(objective.predictions(answers), *pairs)
+    if objective.softmax:
+        logs = objective.log_probabilities(answers.double())
+        found["js_divergence"] = jensen_shannon(logs, *pairs)
     return {name: block.mask(value) for name, value in found.items()}
 
 
-CELL_METRICS.register("connectivity")(
+def _of_error(name: str, doc: str, dims: tuple[str, ...] = ()) -> Column:
+    """Return a column that there is where predictions are right or wrong."""
+    return Column(name, doc, dims, needs="right")
+
+
+CELL_METRICS.register(
+    "connectivity",
+    doc="mode connectivity: loss along a trained Bézier curve between two models",
+    source="Garipov et al. 2018, arXiv 1802.10026; Yang et al. 2021, arXiv 2107.11228",
+)(
     CellMetric(
         columns=(
-            Column("mode_connectivity", "of the curve, on training error, percent; < 0: barrier"),
-            Column("mode_connectivity_loss", "of the curve, on training loss, nats"),
-            Column("curve_error", "training error along the curve, percent", ("curve_point",)),
-            Column("curve_loss", "training loss along the curve, nats", ("curve_point",)),
+            Column(
+                "mode_connectivity",
+                "of the curve, on training error, percent; < 0: barrier",
+                needs="right",
+            ),
+            Column("mode_connectivity_loss", "of the curve, on training loss{unit}"),
+            Column(
+                "curve_error",
+                "training error along the curve, percent",
+                ("curve_point",),
+                needs="right",
+            ),
+            Column("curve_loss", "training loss along the curve{unit}", ("curve_point",)),
         ),
         compute=curves,
         options=CURVE_OPTIONS,
         ring=True,
     )
 )
-CELL_METRICS.register("barrier")(
+CELL_METRICS.register(
+    "barrier",
+    doc="loss barrier on the chord, before and after matching units",
+    source="Entezari et al. 2022, arXiv 2110.06296",
+)(
     CellMetric(
         columns=(
-            Column("linear_barrier", "highest loss above the chord, nats"),
-            Column("linear_barrier_error", "highest error above the chord, percent"),
-            Column("linear_barrier_matched", "the same after weight matching, nats"),
-            Column("linear_barrier_error_matched", "the same after weight matching, percent"),
+            Column("linear_barrier", "highest loss above the chord{unit}"),
+            _of_error("linear_barrier_error", "highest error above the chord, percent"),
+            Column("linear_barrier_matched", "the same after weight matching{unit}"),
+            Column(
+                "linear_barrier_error_matched",
+                "the same after weight matching, percent",
+                needs="right",
+            ),
             Column("l2_distance_matched", "distance after weight matching"),
-            Column("chord_loss", "training loss along the chord, nats", ("chord_point",)),
-            Column("chord_error", "training error along the chord, percent", ("chord_point",)),
+            Column("chord_loss", "training loss along the chord{unit}", ("chord_point",)),
+            Column(
+                "chord_error",
+                "training error along the chord, percent",
+                ("chord_point",),
+                needs="right",
+            ),
             Column("chord_loss_matched", "the same after weight matching", ("chord_point",)),
-            Column("chord_error_matched", "the same after weight matching", ("chord_point",)),
+            Column(
+                "chord_error_matched",
+                "the same after weight matching",
+                ("chord_point",),
+                needs="right",
+            ),
         ),
         compute=chords,
-        options={key: CURVE_OPTIONS[key] for key in ("chord_points", "statistics")},
+        options=CHORD_OPTIONS,
         ring=True,
     )
 )
-CELL_METRICS.register("similarity")(
+CELL_METRICS.register(
+    "similarity",
+    doc="how alike two models are: representations (CKA), predictions, weights",
+    source="Nguyen et al. 2021, arXiv 2010.15327",
+)(
     CellMetric(
         columns=(
-            Column("cka", "debiased linear CKA of the softmax on the mixup probe"),
-            Column("cka_logits", "the same of the logits"),
+            Column("cka", "debiased linear CKA of the softmax (or else outputs), mixup probe"),
+            Column("cka_logits", "the same of the outputs as they are"),
             Column("cka_penultimate", "the same of the penultimate features"),
             Column(
                 "cka_layers", "the same of each activation, over positions averaged", ("layer",)
             ),
-            Column("disagreement", "share of test examples predicted differently"),
-            Column("js_divergence", "Jensen-Shannon divergence on the test probe, nats"),
+            _of_error("disagreement", "share of test examples predicted differently"),
+            Column(
+                "js_divergence",
+                "Jensen-Shannon divergence on the test probe, nats",
+                needs="probabilities",
+            ),
             Column("l2_distance", "distance of the weights as they stand"),
             Column("cosine", "cosine of the weights as they stand"),
         ),

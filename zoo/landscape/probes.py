@@ -31,6 +31,8 @@ __all__ = [
     "held_out_probe",
     "mixup_probe",
     "probe_facts",
+    "published_set",
+    "strata",
     "stratified",
     "train_probe",
     "training_set",
@@ -49,12 +51,12 @@ class TrainingSet:
 
     Args:
         ids: ``[n]`` rows of the training set.
-        labels: ``[N]`` labels of the whole set as the model met them.
+        labels: targets of the whole set as the model met them, ``[N]`` or ``[N, C]``.
         own: whether it is other than the published set.
     """
 
     ids: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     own: bool
 
     def same_as(self, other: TrainingSet) -> bool:
@@ -85,6 +87,17 @@ def stratified(labels: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     )
 
 
+def strata(targets: NDArray[Any]) -> NDArray[np.int64]:
+    """Return what a probe is balanced by, ``[N]``: labels; nothing where targets are values."""
+    return targets if targets.ndim == 1 else np.zeros(len(targets), dtype=np.int64)
+
+
+def published_set(data: TaskData) -> TrainingSet:
+    """Return the whole training set, with its own targets."""
+    targets = data.prepared.train_y
+    return TrainingSet(np.arange(len(targets)), targets, own=False)
+
+
 def training_set(
     run: RunSpec, data: TaskData, kept: NDArray[np.int64] | None = None
 ) -> TrainingSet:
@@ -112,7 +125,7 @@ def train_probe(
     sets: Sequence[TrainingSet], data: TaskData, size: int = PROBE_SIZES["train"]
 ) -> Probe:
     """Return the training probe of G models, one for all where all had the same set."""
-    published = data.prepared.train_y
+    published = strata(data.prepared.train_y)
     if all(s.same_as(sets[0]) for s in sets):
         sets = sets[:1]
     chosen = [s.ids[stratified(published[s.ids], size)] for s in sets]
@@ -120,20 +133,22 @@ def train_probe(
     padded = np.stack([np.pad(ids, (0, width - len(ids)), mode="edge") for ids in chosen])
     there = np.stack([np.arange(width) < len(ids) for ids in chosen])
     labels = np.stack([s.labels[ids] for s, ids in zip(sets, padded, strict=True)])
-    return _probe(data.train_eval[torch.from_numpy(padded)], labels, there)
+    return _probe(data, data.train_eval[torch.from_numpy(padded)], labels, there)
 
 
-def _probe(x: Tensor, y: NDArray[np.int64], there: NDArray[np.bool_] | None = None) -> Probe:
-    kept = np.ones(y.shape, dtype=bool) if there is None else there
-    weight = kept / kept.sum(1, keepdims=True)
-    return Probe(x, torch.from_numpy(np.array(y)), torch.from_numpy(weight.astype(np.float32)))
+def _probe(
+    data: TaskData, x: Tensor, y: NDArray[Any], there: NDArray[np.bool_] | None = None
+) -> Probe:
+    kept = np.ones(y.shape[:2], dtype=bool) if there is None else there
+    weight = torch.from_numpy((kept / kept.sum(1, keepdims=True)).astype(np.float32))
+    return Probe(x, torch.from_numpy(np.array(y)), weight, data.objective)
 
 
 def held_out_probe(data: TaskData, size: int = PROBE_SIZES["test"]) -> Probe:
     """Return the test probe, the same for all models."""
-    labels = data.test_y.numpy()
-    ids = stratified(labels, size)
-    return _probe(data.test[torch.from_numpy(ids)][None], labels[ids][None])
+    targets = data.prepared.test_y
+    ids = stratified(strata(targets), size)
+    return _probe(data, data.test[torch.from_numpy(ids)][None], targets[ids][None])
 
 
 def mixup_probe(data: TaskData, size: int = PROBE_SIZES["mixup"]) -> Tensor:
@@ -142,8 +157,7 @@ def mixup_probe(data: TaskData, size: int = PROBE_SIZES["mixup"]) -> Tensor:
     A Beta(16, 16) variable is the middle one of 31 uniform numbers. From the published training
     set, whatever a model was trained on, so that any two models meet the same inputs.
     """
-    labels = data.prepared.train_y
-    ids = stratified(labels, size)
+    ids = stratified(strata(data.prepared.train_y), size)
     n = len(ids)
     draws = _draw("mixup", 0, n * (2 * _MIXUP - 1)).reshape(n, -1)
     lam = torch.from_numpy(np.median(draws, axis=1).astype(np.float32)).view(-1, 1, 1)
@@ -154,9 +168,7 @@ def mixup_probe(data: TaskData, size: int = PROBE_SIZES["mixup"]) -> Tensor:
 
 def probe_facts(data: TaskData, sizes: Mapping[str, int] = PROBE_SIZES) -> dict[str, Any]:
     """Return sizes and sha256 of the probes of models trained on the published set."""
-    labels = data.prepared.train_y
-    plain = TrainingSet(np.arange(len(labels)), labels, own=False)
-    train = train_probe([plain], data, sizes["train"])
+    train = train_probe([published_set(data)], data, sizes["train"])
     test = held_out_probe(data, sizes["test"])
     parts = {"train": (train.x, train.y), "test": (test.x, test.y)}
     mixed = {"mixup": (mixup_probe(data, sizes["mixup"]),)}

@@ -65,7 +65,7 @@ def _ascent(block: Block, batch: Probe, options: Mapping[str, Any]) -> tuple[Ten
 
 
 def sharpness(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return SAM, ASAM worst case and average of the training loss, in nats, with their errors.
+    """Return SAM, ASAM worst case and average of the training loss, with their errors.
 
     Args:
         block: the models.
@@ -98,14 +98,18 @@ def sharpness(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-MODEL_METRICS.register("sharpness")(
+MODEL_METRICS.register(
+    "sharpness",
+    doc="loss under perturbations: SAM, adaptive SAM, adaptive average",
+    source="Foret et al. 2021, arXiv 2010.01412; Kwon et al. 2021, arXiv 2102.11600",
+)(
     ModelMetric(
         columns=(
-            Column("sam", "SAM sharpness: rise of the training loss, nats"),
+            Column("sam", "SAM sharpness: rise of the training loss{unit}"),
             Column("sam_se", "its standard error over batches"),
-            Column("asam_worst", "adaptive worst-case sharpness, one step, nats"),
+            Column("asam_worst", "adaptive worst-case sharpness, one step{unit}"),
             Column("asam_worst_se", "its standard error over batches"),
-            Column("asam_average", "adaptive average-case sharpness, nats"),
+            Column("asam_average", "adaptive average-case sharpness{unit}"),
             Column("asam_average_se", "its standard error over draws"),
         ),
         compute=sharpness,

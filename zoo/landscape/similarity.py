@@ -56,16 +56,19 @@ def cka(features: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return torch.stack(found) if found else own.new_zeros(0)
 
 
-def disagreement(z: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return the share of examples that pairs predict differently, ``[Q]``; z ``[G, N, C]``."""
-    chosen = z.argmax(-1)
-    return (chosen[first] != chosen[second]).double().mean(1)
+def disagreement(said: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return the share of predictions ``[G, N]`` or ``[G, N, C]`` that pairs differ in, ``[Q]``."""
+    return (said[first] != said[second]).double().flatten(1).mean(1)
 
 
-def jensen_shannon(z: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return the mean Jensen-Shannon divergence of pairs' predictions ``[Q]``, nats."""
-    log = torch.log_softmax(z.double(), -1)
-    a, b = log[first], log[second]
+def jensen_shannon(log_p: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return the mean Jensen-Shannon divergence of pairs' predictions ``[Q]``, nats.
+
+    Args:
+        log_p: ``[G, N, C]`` logarithms of probabilities, float64.
+        first, second: ``[Q]`` models of each pair.
+    """
+    a, b = log_p[first], log_p[second]
     middle = torch.logaddexp(a, b) - torch.log(torch.tensor(2.0, dtype=torch.float64))
     both = (a.exp() * (a - middle)).sum(-1) + (b.exp() * (b - middle)).sum(-1)
     return both.mean(1) / 2

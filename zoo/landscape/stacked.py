@@ -14,16 +14,15 @@ from torch import Tensor
 
 from zoo.architectures.activations import Activation
 from zoo.architectures.network import Network
-from zoo.architectures.op import Mode
+from zoo.architectures.op import Mode, Op, Values
+from zoo.objectives import Objective
 
 __all__ = [
     "EVAL",
     "Probe",
-    "example_losses",
     "features",
     "finite_rows",
     "gradient",
-    "logit_gradient",
     "logits",
     "losses",
     "without_bad",
@@ -39,13 +38,15 @@ class Probe:
 
     Args:
         x: ``[1 or G, N, T, C_in]`` examples in the stacked form.
-        y: ``[1 or G, N]`` int64 labels.
+        y: ``[1 or G, N]`` int64 labels, or ``[1 or G, N, C]`` float targets.
         weight: ``[1 or G, N]`` float32 weights of a mean; each row sums to one, padding has zero.
+        objective: what the models minimise.
     """
 
     x: Tensor
     y: Tensor
     weight: Tensor
+    objective: Objective
 
     @property
     def size(self) -> int:
@@ -61,15 +62,21 @@ class Probe:
         """Return some of the examples, with weights that sum to one again."""
         weight = self.weight[:, ids]
         total = weight.sum(1, keepdim=True)
-        return Probe(self.x[:, ids], self.y[:, ids], weight / total.clamp_min(1e-30))
+        mean = weight / total.clamp_min(1e-30)
+        return Probe(self.x[:, ids], self.y[:, ids], mean, self.objective)
 
     def inputs(self, G: int) -> Tensor:
         """Return the examples as ``[G, N, T, C_in]``, without a copy."""
         return self.x.expand(G, *self.x.shape[1:])
 
-    def labels(self, G: int) -> Tensor:
-        """Return the labels as ``[G, N]``."""
-        return self.y.expand(G, -1)
+    def targets(self, G: int) -> Tensor:
+        """Return the targets as ``[G, N]`` or ``[G, N, C]``, without a copy."""
+        return self.y.expand(G, *self.y.shape[1:])
+
+    def mean_loss(self, z: Tensor) -> Tensor:
+        """Return the mean plain loss ``[G]`` of outputs ``[G, N, C]``, as float64."""
+        each = self.objective.losses(z.double(), self.targets(z.shape[0]))
+        return (each * self.weight.double()).sum(1)
 
 
 def finite_rows(slab: Tensor) -> Tensor:
@@ -101,28 +108,23 @@ def features(network: Network, slab: Tensor, x: Tensor) -> tuple[list[Tensor], T
         For each activation its output, averaged over positions, ``[G, N, D]``; the input of the
         last layer ``[G, N, D]``; the logits ``[G, N, C]``.
     """
-    p = network.views(slab)
-    x = x.expand(slab.shape[0], *x.shape[1:])
-    hidden = []
-    last = x
-    for index, op in enumerate(network.ops):
-        if index == len(network.ops) - 1:
-            last = x
-        x, _ = op.forward(p, x, EVAL)
+    hidden: list[Tensor] = []
+    last: list[Tensor] = []
+
+    def after(index: int, op: Op, xs: Values, y: Tensor) -> None:
+        if op is network.head:
+            last[:] = xs
         if isinstance(op, Activation):
-            hidden.append(x.mean(2))
-    return hidden, last.squeeze(2), x.squeeze(2).float()
+            hidden.append(y.mean(2))
 
-
-def example_losses(z: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy ``[G, N]`` of logits ``[G, N, C]``, in nats."""
-    return torch.logsumexp(z, -1) - z.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    x = x.expand(slab.shape[0], *x.shape[1:])
+    z = network.trace(network.views(slab), x, EVAL, after=after)
+    return hidden, last[0].squeeze(2), z
 
 
 def losses(network: Network, slab: Tensor, probe: Probe) -> Tensor:
-    """Return each model's mean cross-entropy ``[G]`` on a probe, in nats, as float64."""
-    each = example_losses(logits(network, slab, probe.x).double(), probe.labels(slab.shape[0]))
-    return (each * probe.weight.double()).sum(1)
+    """Return each model's mean loss ``[G]`` on a probe, as float64."""
+    return probe.mean_loss(logits(network, slab, probe.x))
 
 
 def gradient(network: Network, slab: Tensor, probe: Probe) -> tuple[Tensor, Tensor]:
@@ -130,14 +132,5 @@ def gradient(network: Network, slab: Tensor, probe: Probe) -> tuple[Tensor, Tens
     G = slab.shape[0]
     p = network.views(slab)
     z, saved = network.forward(p, probe.inputs(G), EVAL)
-    labels = probe.labels(G)
-    loss = (example_losses(z.double(), labels) * probe.weight.double()).sum(1)
-    dz = logit_gradient(torch.softmax(z, -1), labels, probe.weight)
-    return loss, network.flat_gradient(network.backward(p, saved, dz, EVAL))
-
-
-def logit_gradient(probabilities: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Return d loss / d logits ``[G, N, C]``: (softmax − onehot) · weight."""
-    d = probabilities.clone()
-    d.scatter_add_(-1, labels.unsqueeze(-1), -torch.ones_like(d[..., :1]))
-    return d * weight.unsqueeze(-1)
+    dz = probe.objective.gradient(z, probe.targets(G)) * probe.weight.unsqueeze(-1)
+    return probe.mean_loss(z), network.flat_gradient(network.backward(p, saved, dz, EVAL))

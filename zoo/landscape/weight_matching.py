@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from zoo.architectures.layout import BUFFER, Layout
 from zoo.architectures.symmetry import PermutationGroup
+from zoo.arithmetic import pinned
 
 __all__ = ["assign_units", "groups_from_json", "match_rows", "match_weights", "permute_row"]
 
@@ -58,6 +59,7 @@ def permute_row(
     return out
 
 
+@pinned()
 def match_weights(
     layout: Layout,
     groups: Sequence[PermutationGroup],
@@ -106,6 +108,7 @@ def match_weights(
     return tuple(orders)
 
 
+@pinned()
 def match_rows(
     layout: Layout,
     groups: Sequence[PermutationGroup],

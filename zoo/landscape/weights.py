@@ -36,7 +36,7 @@ def weight_spectra(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor
     }
 
 
-MODEL_METRICS.register("weights")(
+MODEL_METRICS.register("weights", doc="norms and spectra of the weight matrices")(
     ModelMetric(
         columns=(
             Column("layer_norm", "Frobenius norm of each kernel", ("kernel",)),

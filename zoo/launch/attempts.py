@@ -16,6 +16,10 @@ from zoo.train.plan import Task
 __all__ = ["Attempts"]
 
 
+#: The most that is read of the notes on one task.
+_MAX_BYTES = 1 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """The attempts of one submission, one short file a task.
@@ -51,19 +55,25 @@ class Attempts:
     def idle(self, task: Task, progress: Sequence[int]) -> list[dict[str, Any]]:
         """Return the latest attempts that began at this very progress and died without a word."""
         try:
-            lines = self._file(task).read_text(encoding="utf-8").splitlines()
+            with self._file(task).open("rb") as file:
+                lines = file.read(_MAX_BYTES).splitlines()
         except OSError:
             return []
         found: list[dict[str, Any]] = []
-        for text in lines:
-            try:
-                line = json.loads(text)
-            except ValueError:  # torn by a kill
-                continue
+        for line in filter(None, map(_facts, lines)):
             if "end" in line:
                 found = found[:-1]
-            elif line["progress"] == list(progress):
-                found.append(line)
+            elif line.get("progress") == list(progress):
+                found.append({"job": "?", "host": "?", **line})
             else:
                 found = []
         return found
+
+
+def _facts(text: bytes) -> dict[str, Any] | None:
+    """Return what a line says; None where it was torn by a kill, or is no note of ours."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) else None

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.launch.cost import makespan, rough_seconds
-from zoo.launch.worker import one_thread
+from zoo.arithmetic import pinned
+from zoo.stages.cost import makespan, rough_seconds
 from zoo.train.backends import reachable
-from zoo.train.checkpoint import METRICS
 from zoo.train.plan import Cohort, Plan, Task
 from zoo.train.trainer import TaskTrainer
 
@@ -132,6 +131,11 @@ def plan_cost(
     return PlanCost(costs, workers, makespan(shares, workers) + (_START_S if shares else 0.0))
 
 
+def _metric_bytes(cohort: Cohort) -> int:
+    """Return the bytes of one model's metrics at one checkpoint."""
+    return sum(np.dtype(metric.dtype).itemsize for metric in cohort.metrics)
+
+
 def _cohort_cost(plan: Plan, cohort: Cohort, seconds: float, measured: bool) -> CohortCost:  # noqa: FBT001
     M, K, P, C = cohort.models, cohort.checkpoints, cohort.params, cohort.classes
     probes = len(plan.data[cohort.key["data"]].get("probe_indices", ()))
@@ -142,7 +146,7 @@ def _cohort_cost(plan: Plan, cohort: Cohort, seconds: float, measured: bool) -> 
         checkpoints=K,
         params=P,
         tasks=tasks,
-        bytes=M * K * (4 * P + 2 * probes * C + 4 * len(METRICS)),
+        bytes=M * K * (4 * P + 2 * probes * C + _metric_bytes(cohort)),
         shards=tasks * K * (2 if probes else 1),
         seconds=seconds,
         measured=measured,
@@ -159,7 +163,7 @@ def _measure(plan: Plan, cohort: Cohort, paths: Mapping[str, str], end: float) -
     points = np.minimum([0, *np.cumsum(_SEGMENTS)], total)
     steps = np.tile(points.astype(np.int64), (count, 1))
     sample = replace(cohort, runs=runs, steps=steps, epochs=steps.astype(np.float64))
-    with one_thread():
+    with pinned():
         trainer = TaskTrainer(
             plan, sample, Task(cohort.id, 0, 0, count), backend="eager", paths=paths,
             device=cohort.device if reachable(cohort.device) else "cpu",

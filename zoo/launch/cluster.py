@@ -1,4 +1,4 @@
-"""How a store stands on a cluster: the store first, then the scheduler; looking changes nothing.
+"""How far a store is on a cluster: the store first, then the scheduler; looking changes nothing.
 
 Asked in this order: commits and seals, leases (heartbeats), squeue, sacct, scontrol. A word that
 nobody can give is ``unknown``, never a guess.
@@ -9,14 +9,21 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zoo.errors import SchedulerError
-from zoo.launch.slurm_client import JobView, sacct_jobs, scontrol_jobs, squeue_jobs
+from zoo.launch.slurm_client import (
+    JobView,
+    sacct_jobs,
+    scontrol_jobs,
+    squeue_jobs,
+    without_process,
+)
 from zoo.launch.status import StoreStatus, store_status
 from zoo.launch.submissions import Submission, TaskKey, submissions
 from zoo.store import TaskState, task_states
+from zoo.train.plan import Task
 
 __all__ = [
     "WORDS",
@@ -26,6 +33,7 @@ __all__ = [
     "cluster_status",
     "element_lines",
     "task_word",
+    "unclear_owners",
 ]
 
 #: Words for a task, in the order in which they are shown.
@@ -41,8 +49,9 @@ class ElementLine:
     Args:
         submission: its number.
         element: number within the submission.
-        created: when it was submitted, seconds since 1970.
+        created: when it was submitted, seconds since 1970 by the clock of that host.
         tasks: what it works on.
+        failures: how often these had failed before it was submitted, where they had.
         stage: name of a stage; empty where it trains.
         job: what SLURM calls it; None if it was not accepted.
         state: SLURM's word; ``UNKNOWN`` if nobody tells.
@@ -64,10 +73,11 @@ class ElementLine:
     source: str = ""
     live: bool | None = None
     held: bool = False
+    failures: Mapping[TaskKey, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the line, JSON-ready."""
-        found = {name: getattr(self, name) for name in self.__slots__}
+        found = {name: getattr(self, name) for name in self.__slots__ if name != "failures"}
         return {**found, "tasks": [list(key) for key in self.tasks]}
 
 
@@ -110,7 +120,7 @@ class ClusterStatus:
 
 
 def cluster_status(path: str | os.PathLike[str]) -> ClusterStatus:
-    """Return how a store stands, on whatever cluster it was submitted to.
+    """Return how far a store is, on whatever cluster it was submitted to.
 
     Raises:
         StoreMissingError: no store is there.
@@ -136,6 +146,24 @@ def cluster_status(path: str | os.PathLike[str]) -> ClusterStatus:
     return ClusterStatus(replace(plain, tasks=tasks), tuple(lines), trouble)
 
 
+def unclear_owners(path: str | os.PathLike[str], status: ClusterStatus) -> list[Task]:
+    """Return the tasks whose owner, on another host, is alive or not by a file's date alone.
+
+    Args:
+        path: the store.
+        status: of it; where the scheduler knows the owner's job, that decides.
+    """
+    told = {line.job for line in status.elements if line.live is not None and line.source}
+    found = []
+    for state in task_states(path):
+        lease = state.lease
+        if state.sealed or lease is None or lease.here or lease.stale or lease.beating:
+            continue
+        if lease.job not in told:
+            found.append(state.task)
+    return found
+
+
 def _key(state: TaskState) -> TaskKey:
     return (state.task.cohort, state.task.index)
 
@@ -147,7 +175,7 @@ def element_lines(
     sealed: Iterable[TaskKey] = (),
     reachable: bool = True,
 ) -> tuple[list[ElementLine], str]:
-    """Return the elements of a submission, and why somebody could not be asked.
+    """Return the elements of a submission, and why a source could not be asked.
 
     Args:
         submission: the submission.
@@ -204,6 +232,7 @@ def _line(
         job=submission.job_id(number),
         state="UNKNOWN",
         live=False if reachable else None,
+        failures=submission.failures,
     )
     if view is None:
         return line
@@ -234,7 +263,7 @@ def task_word(state: TaskState, lines: Sequence[ElementLine]) -> str:
         return "running"
     failed = state.failed
     for line in reversed(mine):
-        if not line.live or (failed and state.updated >= line.created):
+        if not line.live or (failed and state.failures > line.failures.get(_key(state), 0)):
             continue
         if line.held:
             return "held"
@@ -252,10 +281,7 @@ def _owner_gone(state: TaskState, mine: Sequence[ElementLine]) -> bool:
     if lease is None or lease.here or not lease.job:
         return False
     told = [line for line in mine if line.job == lease.job and line.live is not None]
-    return bool(told) and all(line.source and line.state not in _AT_WORK for line in told)
-
-
-_AT_WORK = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"}
+    return bool(told) and all(line.source and without_process(line.state) for line in told)
 
 
 def by_number(lines: Iterable[ElementLine]) -> Mapping[int, list[ElementLine]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from zoo.errors import TrainError
-from zoo.launch.kept import MASK
 from zoo.launch.progress import Reporter
-from zoo.launch.scoring import OWN
 from zoo.launch.stages import StageSummary, run_stage
+from zoo.stages.kept import MASK
+from zoo.stages.score import OWN
 from zoo.store import derived_columns
 from zoo.train.plan import Cohort, Plan
 
@@ -23,7 +24,7 @@ def on_diets(cohort: Cohort) -> bool:
 def unscored(path: str | Path, plan: Plan) -> tuple[Cohort, ...]:
     """Return the cohorts on diets whose examples have not been chosen yet."""
     dieting = (cohort for cohort in plan.cohorts if on_diets(cohort))
-    return tuple(c for c in dieting if MASK not in derived_columns(path, c.id))
+    return tuple(c for c in dieting if MASK not in derived_columns(path, c))
 
 
 def score_first(
@@ -32,6 +33,7 @@ def score_first(
     *,
     workers: int | None = None,
     progress: Reporter | None = None,
+    paths: Mapping[str, str] | None = None,
 ) -> StageSummary | None:
     """Run the scoring stage of a store if anything is left of it; None where nothing is.
 
@@ -40,6 +42,7 @@ def score_first(
         plan: its plan.
         workers: processes; 0 = in this one; None = one a core.
         progress: told of every change.
+        paths: data set or score file -> path, before what the environment and the store say.
 
     Raises:
         TrainError: a scoring model cannot be trained; the parts that are done stay.
@@ -47,7 +50,7 @@ def score_first(
     """
     if not unscored(path, plan):
         return None
-    summary = run_stage(path, "scoring", OWN, workers=workers, progress=progress)
+    summary = run_stage(path, "scoring", OWN, workers=workers, progress=progress, paths=paths)
     if summary.failures:
         reasons = "; ".join(f"{f.task.key}: {f.reason}" for f in summary.failures)
         msg = f"the scoring stage failed, so the diets cannot be chosen: {reasons}"
@@ -61,9 +64,12 @@ def measure_diets(
     *,
     workers: int | None = None,
     progress: Reporter | None = None,
+    paths: Mapping[str, str] | None = None,
 ) -> StageSummary | None:
     """Measure models on what they kept and dropped, if any is on a diet; see the stage."""
     if not any(on_diets(cohort) for cohort in plan.cohorts):
         return None
     settings = {"format": 1, "cohorts": [c.id for c in plan.cohorts if on_diets(c)]}
-    return run_stage(path, "diet-metrics", settings, workers=workers, progress=progress)
+    return run_stage(
+        path, "diet-metrics", settings, workers=workers, progress=progress, paths=paths
+    )

@@ -6,10 +6,13 @@ import importlib.util
 import re
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from zoo.errors import SchedulerError
+from zoo.errors import SchedulerError, SpecError
+from zoo.launch.batch_script import Batch, check_shell, script
 from zoo.launch.profile import ClusterProfile, minutes
+from zoo.launch.slurm import test_only
 from zoo.launch.slurm_client import SlurmConfig, ask, slurm_config
 
 __all__ = ["Finding", "examine"]
@@ -87,7 +90,7 @@ def _scheduler(profile: ClusterProfile, config: SlurmConfig) -> list[Finding]:
     wait = config.requeue_wait_s
     text = f"an element that is put back starts again after {wait} s at the earliest"
     found.append(Finding("note" if wait > 30 else "ok", "requeue", text))
-    if config.values.get("JobRequeue") == "0" and not profile.sbatch.get("requeue"):
+    if config.values.get("JobRequeue") == "0":
         text = "JobRequeue=0: jobs ask for requeue themselves (requeue = true does that)"
         found.append(Finding("note" if profile.requeue else "warning", "requeue", text))
     if "REQUEUE" in config.values.get("PreemptMode", "") and not config.warns_of_preemption:
@@ -135,13 +138,14 @@ def _partition(profile: ClusterProfile, lines: list[str]) -> list[Finding]:
 
 
 def _test(profile: ClusterProfile) -> Finding:
-    from pathlib import Path
-
-    from zoo.launch.slurm import sbatch_text, test_only
-
+    place = Path("/tmp/zoo-doctor")  # only named, never made
+    batch = Batch(
+        profile=profile, name="zoo-doctor", folder=place, elements=2,
+        parallelism=profile.parallelism, dependency=None, store=place / "store.zarr",
+    )  # fmt: skip
     try:
-        text = sbatch_text(profile, name="zoo-doctor", folder=Path("/tmp/zoo-doctor"), elements=2)
-        answer = test_only(text)
-    except (SchedulerError, ImportError) as error:
+        check_shell(batch)
+        answer = test_only(script(batch), profile)
+    except (SchedulerError, SpecError) as error:
         return Finding("error", "test", f"the scheduler would not take such a job: {error}")
     return Finding("ok", "test", answer)

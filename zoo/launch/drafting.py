@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.errors import Problem, SpecError
 from zoo.launch.calibrate import PlanCost, plan_cost
-from zoo.launch.cluster import ClusterStatus, cluster_status
-from zoo.launch.prepare import check_extension, prepare_store, wrong_device
+from zoo.launch.cluster import ClusterStatus, cluster_status, unclear_owners
 from zoo.launch.profile import ClusterProfile
 from zoo.launch.submissions import TaskKey
 from zoo.launch.submit import Draft, draft, select, task_seconds
-from zoo.spec import Sweep, load_sweep
-from zoo.store import is_store, read_plan, read_sweep
+from zoo.paths import absolute
+from zoo.spec import load_sweep
+from zoo.stages.plan import placed, plan_extension, prepare_store, wrong_device
+from zoo.store import data_paths, is_store, read_plan
+from zoo.store.leases import term_s
+from zoo.store.locks import watch_leases
 from zoo.train import planner
 from zoo.train.plan import Plan
 
@@ -56,11 +59,13 @@ def prepare(
     calibrate_s: float = 8.0,
     backend: str | None = None,
     create: bool = True,
+    paths: Mapping[str, str] | None = None,
+    notice: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
     """Return the draft of a submission.
 
     Args:
-        source: a sweep file, or a store to go on with.
+        source: a sweep file, or a store that is not complete.
         out: the store; may be left out where ``source`` is one.
         profile: the profile.
         wanted: words of the tasks to submit.
@@ -69,21 +74,26 @@ def prepare(
         limit: at most so many elements.
         calibrate_s: seconds of measuring, about.
         backend: for new cohorts; None = what the sweep says.
-        create: whether the store is made or extended; False changes nothing at all.
+        create: whether the store is made or extended, and owners on other hosts are watched where
+            nothing else tells whether they are alive; False changes nothing, and does not wait.
+        paths: data set or score file -> path, before environment variables and the sweep's own.
+        notice: told why it takes a while.
 
     Raises:
         SpecError: a bad sweep, or one that does not fit the store.
         DataError: a data set is missing or another one.
         StoreError: the store cannot be made or read.
     """
-    path, plan, sweep = _plan(source, out, backend, profile.device, create=create)
+    path, plan, places = _plan(source, out, backend, profile.device, create=create, paths=paths)
     if problems := wrong_device(plan, profile.device):
         raise SpecError(problems, f"profile {profile.name!r}")
     status = cluster_status(path) if is_store(path) else None
+    if create and status is not None:
+        status = _watched(path, status, notice)
     tasks, skipped = select(plan, status, wanted, only=only)
     cohorts = {cohort for cohort, _ in tasks}
     part = replace(plan, cohorts=tuple(c for c in plan.cohorts if c.id in cohorts))
-    cost = plan_cost(part, workers=profile.processes, paths=sweep.paths, budget_s=calibrate_s)
+    cost = plan_cost(part, workers=profile.processes, paths=places, budget_s=calibrate_s)
     committed: dict[TaskKey, int] = {}
     if status is not None:
         committed = {(line.cohort, line.task): line.committed for line in status.store.tasks}
@@ -99,6 +109,19 @@ def prepare(
     return Prepared(path, plan, cost, status, found)
 
 
+def _watched(path: Path, status: ClusterStatus, notice: Callable[[str], None]) -> ClusterStatus:
+    """Return the status after a look at those owners of whom the clocks alone tell."""
+    unclear = unclear_owners(path, status)
+    if not unclear:
+        return status
+    notice(
+        f"watching the heartbeats of {len(unclear)} tasks on other hosts, for {term_s():g} s at"
+        " most: the clocks of hosts do not tell whether a process is alive"
+    )
+    watch_leases(path, unclear)
+    return cluster_status(path)
+
+
 def _plan(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None,
@@ -106,24 +129,26 @@ def _plan(
     device: str,
     *,
     create: bool,
-) -> tuple[Path, Plan, Sweep]:
+    paths: Mapping[str, str] | None,
+) -> tuple[Path, Plan, Mapping[str, str]]:
+    """Return the store, its plan, and where its data is."""
     if is_store(source):
-        path = Path(source)
-        if out is not None and Path(out).resolve() != path.resolve():
+        path = absolute(source)
+        if out is not None and absolute(out).resolve() != path.resolve():
             message = f"{path} is a store already, and is finished where it is"
             raise SpecError([Problem("out", str(out), message, fix="leave --out away")], "submit")
-        sweep = Sweep.from_toml(read_sweep(path), source=f"{path} (sweep)")
-        return path, read_plan(path), sweep
+        return path, read_plan(path), data_paths(path, paths)
     sweep = load_sweep(source)
     if out is None:
         problem = Problem("out", None, "is missing", "the path of a store", "give --out PATH.zarr")
         raise SpecError([problem], "submit")
-    path = Path(out)
+    path = absolute(out)
     chosen = backend or str(sweep.options.get("backend", "auto"))
+    here = placed(sweep, paths)
     if create:
-        return path, prepare_store(sweep, path, backend=chosen, device=device), sweep
-    if not is_store(path):
-        return path, planner.plan(sweep, backend=chosen, device=device), sweep
-    base = read_plan(path)
-    check_extension(sweep, base, backend=chosen, device=device, source=str(path))
-    return path, planner.plan(sweep, base=base, backend=chosen, device=device), sweep
+        plan = prepare_store(sweep, path, backend=chosen, device=device, paths=paths)
+    elif is_store(path):
+        plan = plan_extension(here, path, backend=chosen, device=device)[1]
+    else:
+        plan = planner.plan(here, backend=chosen, device=device, paths=here.paths)
+    return path, plan, here.paths

@@ -15,11 +15,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any
 
 from zoo.errors import TrainError
-from zoo.launch.schedule import Failed, Part, Schedule
-from zoo.train.plan import Task
+from zoo.launch.schedule import Failed, Schedule
+from zoo.stages.base import BUSY, DONE, Part, Work
 
 __all__ = ["WORKER", "Pool", "worker_environment"]
 
@@ -52,24 +52,14 @@ def worker_environment() -> dict[str, str]:
     return {**os.environ, **single}
 
 
-T = TypeVar("T", Task, Part)
-
-
-def _order(task: Task | Part) -> dict[str, Any]:
-    """Return a task as a worker is told of it."""
-    if isinstance(task, Part):
-        return {"part": task.key}
-    return {"cohort": task.cohort, "index": task.index}
-
-
 @dataclass(slots=True)
-class _Worker(Generic[T]):
+class _Worker:
     """A process, what it writes, and what it works on."""
 
     process: subprocess.Popen[bytes]
     words: IO[bytes]
     ready: bool = False
-    task: T | None = None
+    part: Part | None = None
     seat: int = 0
     saving: bool = False
     owns: bool = False
@@ -108,37 +98,31 @@ class _Worker(Generic[T]):
 
 
 @dataclass(slots=True)
-class Pool(Generic[T]):
+class Pool:
     """Works through a schedule with N processes.
 
     Args:
-        store: the store.
-        schedule: the open tasks.
+        work: the stage.
+        schedule: its open parts.
         workers: N.
-        backend: passed on to :func:`zoo.launch.worker.run_task`.
-        order: what a worker is told besides; of a stage its name and settings.
         seats: environment of the n-th worker, such as the one GPU that it sees.
         save_signal: a signal on which every worker saves what it has, and then all end.
-        on_start: called with each task that a worker has become the owner of.
-        paths: user paths of data sets.
+        on_start: called with each part that a worker has become the owner of, and has begun.
         on_change: called after each event and about every ``_TICK_S`` seconds.
-        on_failure: called with each task that is given up.
+        on_failure: called with each part that is given up.
         command: of a worker.
     """
 
-    store: Path
-    schedule: Schedule[T]
+    work: Work
+    schedule: Schedule[Part]
     workers: int
-    backend: str = "auto"
-    order: Mapping[str, Any] = field(default_factory=dict)
     seats: Sequence[Mapping[str, str]] = ()
     save_signal: signal.Signals | None = None
-    on_start: Callable[[T], None] = lambda task: None
-    paths: Mapping[str, str] = field(default_factory=dict)
+    on_start: Callable[[Part], None] = lambda part: None
     on_change: Callable[[], None] = lambda: None
-    on_failure: Callable[[Failed[T]], None] = lambda failed: None
+    on_failure: Callable[[Failed[Part]], None] = lambda failed: None
     command: Sequence[str] = WORKER
-    _alive: list[_Worker[T]] = field(default_factory=list)
+    _alive: list[_Worker] = field(default_factory=list)
     _false_starts: int = 0
     _stop: bool = False
     _save_until: float | None = None
@@ -182,33 +166,33 @@ class Pool(Generic[T]):
     def _request_save(self) -> None:
         if self._save_until is None:
             for worker in self._alive:
-                worker.saving = worker.ready and worker.task is not None
+                worker.saving = worker.ready and worker.part is not None
             self._save_until = time.monotonic() + _SAVE_WAIT_S
 
     def _save_and_stop(self) -> None:
         """Wait until no worker has anything to save, or for as long as there is time."""
         assert self.save_signal is not None
         assert self._save_until is not None
-        waiting = [worker for worker in self._alive if worker.saving and worker.task is not None]
+        waiting = [worker for worker in self._alive if worker.saving and worker.part is not None]
         for worker in waiting:
             worker.process.send_signal(self.save_signal)
         self._stop = not waiting or time.monotonic() > self._save_until
 
     def _hand_out(self, selector: selectors.BaseSelector) -> None:
-        """Give every idle worker a task, and keep as many workers as there is work for."""
+        """Give every idle worker a part, and keep as many workers as there is work for."""
         for worker in self._alive:
-            if worker.ready and worker.task is None:
-                worker.task = self.schedule.next(time.monotonic())
-                if worker.task is None:
+            if worker.ready and worker.part is None:
+                worker.part = self.schedule.next(time.monotonic())
+                if worker.part is None:
                     return
                 worker.owns = False
-                worker.send(_order(worker.task))
+                worker.send({"part": worker.part.key})
         wanted = min(self.workers, self.schedule.waiting + self._occupied())
         while len(self._alive) < wanted:
             self._start(selector)
 
     def _occupied(self) -> int:
-        return sum(worker.task is not None for worker in self._alive)
+        return sum(worker.part is not None for worker in self._alive)
 
     def _start(self, selector: selectors.BaseSelector) -> None:
         words = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _Worker.end
@@ -222,14 +206,15 @@ class Pool(Generic[T]):
             env={**worker_environment(), **own},
             process_group=0,  # a terminal's Ctrl-C reaches the parent alone
         )
-        worker: _Worker[T] = _Worker(process, words, seat=seat)
+        worker: _Worker = _Worker(process, words, seat=seat)
         self._alive.append(worker)
         assert process.stdout is not None
         selector.register(process.stdout, selectors.EVENT_READ, worker)
-        settings = {"store": str(self.store), "backend": self.backend, "paths": dict(self.paths)}
-        worker.send({**settings, **self.order})
+        work = self.work
+        about = {"stage": work.name, "store": str(work.store), "settings": dict(work.settings)}
+        worker.send({**about, "paths": dict(work.paths)})
 
-    def _listen(self, selector: selectors.BaseSelector, worker: _Worker[T]) -> None:
+    def _listen(self, selector: selectors.BaseSelector, worker: _Worker) -> None:
         events = worker.lines()
         if events is None:
             assert worker.process.stdout is not None
@@ -239,32 +224,32 @@ class Pool(Generic[T]):
         for event in events:
             self._heed(worker, event)
 
-    def _heed(self, worker: _Worker[T], event: Mapping[str, Any]) -> None:
-        kind, task = event["event"], worker.task
+    def _heed(self, worker: _Worker, event: Mapping[str, Any]) -> None:
+        kind, part = event["event"], worker.part
         if kind == "ready":
             worker.ready = True
             self._false_starts = 0
             return
-        assert task is not None
+        assert part is not None
         if kind == "commit":
-            self.schedule.progress(task, event["committed"])
+            self.schedule.progress(part, event["committed"])
             if not worker.owns:
                 worker.owns = True
-                self.on_start(task)
+                self.on_start(part)
             return
         if kind == "saved":
             worker.saving = False
             return
-        worker.task = None
-        if kind == "done":
-            self.schedule.finished(task)
-        elif kind == "busy":
-            self.schedule.owned_elsewhere(task, time.monotonic())
+        worker.part = None
+        if kind == DONE:
+            self.schedule.finished(part)
+        elif kind == BUSY:
+            self.schedule.owned_elsewhere(part, time.monotonic())
         else:
-            self._broke(task, event["reason"], event["traceback"])
+            self._broke(part, event["reason"], event["traceback"])
 
-    def _bury(self, worker: _Worker[T]) -> None:
-        """Take leave of a worker that died, and let its task be tried again."""
+    def _bury(self, worker: _Worker) -> None:
+        """Take leave of a worker that died, and let its part be tried again."""
         code = worker.process.wait()
         words = worker.last_words()
         worker.end()
@@ -274,11 +259,11 @@ class Pool(Generic[T]):
             if self._false_starts >= _FALSE_STARTS:
                 msg = f"workers end before they are ready ({_ending(code)}):\n{words}"
                 raise TrainError(msg)
-        elif worker.task is not None:
-            self._broke(worker.task, f"the worker process {_ending(code)}", words)
+        elif worker.part is not None:
+            self._broke(worker.part, f"the worker process {_ending(code)}", words)
 
-    def _broke(self, task: T, reason: str, traceback: str) -> None:
-        failed = self.schedule.broke(task, reason, traceback)
+    def _broke(self, part: Part, reason: str, traceback: str) -> None:
+        failed = self.schedule.broke(part, reason, traceback)
         if failed is not None:
             self.on_failure(failed)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import Problem, SpecError, nearest
+from zoo.launch.profile_rules import GPUS, STAGE_SETTINGS, minutes, typed, wrong_values
+from zoo.paths import absolute
 
 __all__ = ["ClusterProfile", "load_profile", "minutes", "profile_path"]
 
 _REPO = Path(__file__).parents[2]
-_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?$")
-_MEMORY = re.compile(r"\d+(\.\d+)?[KMGT]?B?$", re.IGNORECASE)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
+#: The most bytes of a profile.
+_MAX_BYTES = 1 << 20
 _FACTORS = {"K": 1 / 1024**2, "M": 1 / 1024, "G": 1.0, "T": 1024.0}
 
 
@@ -35,6 +34,7 @@ class ClusterProfile:
         cpus: cores of an element.
         gpus: GPUs of an element, all on one node.
         gpu_type: the name that the cluster gives them, or None.
+        gres: generic resources in SLURM's words, for clusters that want GPUs asked for like this.
         memory: of an element (``"16GB"``); None = the cluster's default.
         device: what trains: ``"cpu"`` or ``"cuda"``.
         workers: processes of an element; None = one a GPU on ``cuda``, otherwise one a core.
@@ -46,10 +46,14 @@ class ClusterProfile:
         lease_s: seconds without a heartbeat after which an owner counts as dead.
         max_array: the largest array; None = what the scheduler says.
         requeue: whether the scheduler may start an element again by itself.
-        setup: shell lines before the start (``module load ...``).
+        setup: shell lines before the start (``module load ...``); one that fails ends the job.
         environment: variables of the job.
         container: a command that a Python is run in (``apptainer exec --nv zoo.sif``).
+        binds: folders that the container sees besides the store's (``/from:/to:ro``).
         python: the Python of the jobs; None = the one that submits, or ``python3`` in a container.
+        job_name: what the jobs' names begin with; None = ``zoo-`` and the store's name.
+        logs: a folder for the logs, absolute; None = beside the store.
+        stages: settings of :data:`STAGE_SETTINGS` for stages that run on cores alone.
         sbatch: any further options of ``sbatch``, without the dashes.
         srun: further words for ``srun``.
     """
@@ -64,6 +68,7 @@ class ClusterProfile:
     cpus: int = 1
     gpus: int = 0
     gpu_type: str | None = None
+    gres: str | None = None
     memory: str | None = None
     device: str = "cpu"
     workers: int | None = None
@@ -78,7 +83,11 @@ class ClusterProfile:
     setup: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     container: str | None = None
+    binds: tuple[str, ...] = ()
     python: str | None = None
+    job_name: str | None = None
+    logs: str | None = None
+    stages: Mapping[str, Any] = field(default_factory=dict)
     sbatch: Mapping[str, Any] = field(default_factory=dict)
     srun: tuple[str, ...] = ()
 
@@ -112,6 +121,22 @@ class ClusterProfile:
             memory=self.memory if gigabytes is None else f"{round(gigabytes * memory * 1024)}MB",
         )
 
+    def for_stage(self, *, cpus: int | None = None) -> ClusterProfile:
+        """Return the profile of a stage that runs on cores: without GPUs, and as ``stages`` says.
+
+        Args:
+            cpus: cores that the stage can use; None = all of them.
+        """
+        others = [g for g in (self.gres or "").split(",") if g and not GPUS.fullmatch(g)]
+        own: dict[str, Any] = {
+            "gpus": 0, "gpu_type": None, "device": "cpu", "workers": None,
+            "gres": ",".join(others) or None, "cpus": cpus or self.cpus, **self.stages,
+        }  # fmt: skip
+        if "time" in own:
+            own["time"] = str(own["time"])
+            own["signal_s"] = min(self.signal_s, int(minutes(own["time"]) * 60) - 1)
+        return dataclasses.replace(self, **own)
+
     def to_json(self) -> dict[str, Any]:
         """Return the profile, JSON-ready; :meth:`from_raw` reads it."""
         return {
@@ -139,84 +164,60 @@ class ClusterProfile:
                 message = "unknown setting"
                 problems.append(Problem(key, None, message, ", ".join(sorted(fields)), fix))
                 continue
-            found = _typed(key, value, fields[key])
+            found = typed(key, value, fields[key])
             if isinstance(found, Problem):
                 problems.append(found)
             else:
                 values[key] = found
-        whole = {f.name: f.default for f in dataclasses.fields(cls)} | values
-        problems += _wrong_values(whole, set(values))
+        problems += _gpus_of_gres(values)
+        problems += wrong_values({**_defaults(), **values}, set(values) - {"name"})
+        problems += _wrong_stages(values.get("stages", {}), fields)
         if problems:
             raise SpecError(problems, source)
         return cls(**values)
 
 
-def _typed(key: str, value: Any, hint: Any) -> Any:
-    """Return the value as the field's type, or the problem."""
-    if key == "time" and type(value) is int:
-        value = str(value)
-    if key in ("setup", "srun"):
-        good = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
-        return tuple(value) if good else Problem(key, value, "is not a list of texts")
-    if key in ("environment", "sbatch"):
-        kinds = (str,) if key == "environment" else (str, int, float)
-        good = isinstance(value, Mapping) and all(isinstance(v, kinds) for v in value.values())
-        return dict(value) if good else Problem(key, value, "is not a table of plain values")
-    options: tuple[Any, ...] = typing.get_args(hint) or (hint,)
-    wanted = next(k for k in options if k is not types.NoneType)
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted:
-        names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-        return Problem(key, value, f"is not {names[wanted]}")
-    return value
-
-
-def _wrong_values(values: Mapping[str, Any], given: set[str]) -> list[Problem]:
-    """Return what is wrong with values of the right types; only given fields are looked at."""
-    checks: dict[str, tuple[Any, str]] = {
-        "time": (lambda v: minutes(v) > 0, "minutes, 'HH:MM:SS' or 'D-HH:MM:SS'"),
-        "memory": (_MEMORY.fullmatch, "a number with MB, GB or TB"),
-        "device": (lambda v: v in ("cpu", "cuda"), "cpu, cuda"),
-        "cpus": (lambda v: v >= 1, ">= 1"),
-        "gpus": (lambda v: v >= 0, ">= 0"),
-        "workers": (lambda v: v >= 1, ">= 1"),
-        "parallelism": (lambda v: v >= 1, ">= 1"),
-        "target_minutes": (lambda v: v > 0, "> 0"),
-        "speed": (lambda v: v > 0, "> 0"),
-        "signal_s": (lambda v: 0 <= v <= 65535, "0 to 65535 s"),
-        "save_s": (lambda v: v > 0, "> 0"),
-        "lease_s": (lambda v: v > 0, "> 0"),
-        "max_array": (lambda v: v >= 1, ">= 1"),
-        "environment": (lambda v: all(map(_VARIABLE.fullmatch, v)), "names of variables"),
+def _defaults() -> dict[str, Any]:
+    return {
+        f.name: f.default_factory() if callable(f.default_factory) else f.default
+        for f in dataclasses.fields(ClusterProfile)
     }
+
+
+def _gpus_of_gres(values: dict[str, Any]) -> list[Problem]:
+    """Let ``gpus`` and ``gpu_type`` follow from ``gres`` where that has GPUs."""
+    words = str(values.get("gres", "")).split(",")
+    match = next((m for m in map(GPUS.fullmatch, words) if m), None)
+    if match is None:
+        return []
+    facts = {"gpus": int(match["count"] or 1), "gpu_type": match["type"]}
     problems = [
-        Problem(name, values[name], "is out of range or not of this form", allowed)
-        for name, (good, allowed) in checks.items()
-        if name in given and not good(values[name])
+        Problem(name, values[name], f"differs from gres = {values['gres']!r}", fix="leave it out")
+        for name, wanted in facts.items()
+        if name in values and wanted is not None and values[name] != wanted
     ]
-    if values["device"] == "cuda" and values["gpus"] == 0:
-        message = "device = 'cuda' needs GPUs"
-        problems.append(Problem("gpus", 0, message, ">= 1", "or write device = 'cpu'"))
-    if not problems and values["signal_s"] >= minutes(values["time"]) * 60:
-        message = "the warning would come before the start"
-        problems.append(Problem("signal_s", values["signal_s"], message, f"< {values['time']}"))
+    values["gpus"] = facts["gpus"]
     return problems
 
 
-def minutes(text: str) -> float:
-    """Return a time limit in minutes; 0 where it is none."""
-    if text.isdecimal():
-        return float(text)
-    match = _TIME.fullmatch(text)
-    if match is None:
-        return 0.0
-    days, first, second, third = (int(part or 0) for part in match.groups())
-    if match[4] is None and match[1] is not None:  # D-HH:MM
-        return days * 1440.0 + first * 60 + second
-    if match[4] is None:  # MM:SS
-        return first + second / 60
-    return days * 1440.0 + first * 60 + second + third / 60
+def _wrong_stages(stages: Mapping[str, Any], fields: Mapping[str, Any]) -> list[Problem]:
+    problems: list[Problem] = []
+    good: dict[str, Any] = {}
+    for key, value in stages.items():
+        if key not in STAGE_SETTINGS:
+            allowed = ", ".join(STAGE_SETTINGS)
+            problems.append(Problem(f"stages.{key}", None, "unknown setting", allowed))
+            continue
+        found = typed(key, value, fields[key])
+        if isinstance(found, Problem):
+            problems.append(found)
+        else:
+            good[key] = found
+    problems += wrong_values({**_defaults(), "signal_s": 0, **good}, set(good))
+    return [
+        p if p.field.startswith("stages.") else dataclasses.replace(p, field=f"stages.{p.field}")
+        for p in problems
+    ]
 
 
 def profile_path(profile: str | os.PathLike[str]) -> Path:
@@ -225,7 +226,7 @@ def profile_path(profile: str | os.PathLike[str]) -> Path:
     Raises:
         SpecError: there is none.
     """
-    path = Path(profile)
+    path = absolute(profile)
     if path.suffix == ".toml" and path.is_file():
         return path
     folders = (Path("slurm"), _REPO / "slurm")
@@ -253,10 +254,24 @@ def load_profile(profile: str | os.PathLike[str]) -> ClusterProfile:
         SpecError: no such file, no TOML, or everything that is wrong in it.
     """
     path = profile_path(profile)
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError([Problem("file", None, f"is no TOML: {error}")], str(path)) from None
-    except OSError as error:
-        raise SpecError([Problem("file", None, f"cannot be read: {error}")], str(path)) from None
+    raw = _read(path)
+    if isinstance(raw.get("logs"), str):
+        raw["logs"] = str(absolute(raw["logs"]))
     return ClusterProfile.from_raw(raw, name=path.stem, source=str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the tables of a file that anybody may have written."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) <= _MAX_BYTES:
+            return tomllib.loads(data.decode("utf-8-sig"))
+        what = f"has more than {_MAX_BYTES:,} bytes, so it is no profile"
+    except OSError as error:
+        what = f"cannot be read: {error}"
+    except RecursionError:
+        what = "is nested too deeply"
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
+        what = f"is no TOML: {error}"
+    raise SpecError([Problem("file", None, what)], str(path))

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.arithmetic import pinned
 from zoo.errors import UnknownNameError
-from zoo.launch.kept import kept_of_task
-from zoo.launch.provenance import fingerprint, fingerprint_changes
-from zoo.launch.worker import one_thread
-from zoo.spec import Sweep
-from zoo.store import CohortReader, StoreReader, read_provenance, read_sweep
+from zoo.paths import absolute
+from zoo.provenance import fingerprint, fingerprint_changes
+from zoo.stages.kept import kept_of_task
+from zoo.store import CohortReader, StoreReader, data_paths, read_provenance
 from zoo.store.commits import read_seal
 from zoo.store.paths import StorePaths
-from zoo.train.checkpoint import METRICS, Checkpoint
+from zoo.train.checkpoint import Checkpoint
 from zoo.train.plan import Cohort, Plan, Task
 from zoo.train.trainer import TaskTrainer
 
@@ -97,7 +97,7 @@ def reproduce(
     Args:
         store: the store; it is only read.
         run_id: the model, or the beginning of its id where that is unique.
-        paths: user paths of data sets; by default those of the sweep.
+        paths: data set -> path, before environment variables and what the store says.
 
     Raises:
         StoreMissingError: no store is there.
@@ -111,12 +111,11 @@ def reproduce(
     if not recorded:
         msg = f"nothing of run {cohort.run_ids[row]} is recorded yet; `zoo run {store}` trains it"
         raise UnknownNameError(msg)
-    if paths is None:
-        paths = Sweep.from_toml(read_sweep(store), source=f"{store} (sweep)").paths
+    paths = data_paths(store, paths)
     # A diverged run is compared up to the checkpoint that it did not reach.
     last = recorded - 1 if found.diverged_step[row] < 0 else recorded
     first = None
-    with one_thread():
+    with pinned():
         kept = kept_of_task(store, cohort, Task(cohort.id, 0, row, row + 1))
         for checkpoint in _train(reader.plan, cohort, row, paths, kept):
             first = next(_differences(found, row, checkpoint), None)
@@ -129,7 +128,7 @@ def reproduce(
         backend=cohort.backend,
         checkpoints=recorded,
         difference=first,
-        warnings=fingerprint_changes(_fingerprint_of(Path(store), cohort, row), fingerprint()),
+        warnings=fingerprint_changes(_fingerprint_of(absolute(store), cohort, row), fingerprint()),
     )
 
 
@@ -177,7 +176,7 @@ def _differences(found: CohortReader, row: int, new: Checkpoint) -> Iterator[Dif
     ]
     if new.probe is not None:
         pairs.append(("probe_logits", found.read_probe(rows, ks)[0], new.probe[0]))
-    pairs += [(n, found.metric(n)[row, k : k + 1], new.metrics[n]) for n in METRICS]
+    pairs += [(n, found.metric(n)[row, k : k + 1], values) for n, values in new.metrics.items()]
     for what, old, fresh in pairs:
         other = _other_bits(old, fresh)
         if other.any():
@@ -187,7 +186,7 @@ def _differences(found: CohortReader, row: int, new: Checkpoint) -> Iterator[Dif
 
 def _other_bits(old: NDArray[Any], new: NDArray[Any]) -> NDArray[np.bool_]:
     """Return where two float arrays have other bits; two NaN are the same value."""
-    kind = {2: np.uint16, 4: np.uint32}[old.dtype.itemsize]
+    kind = {2: np.uint16, 4: np.uint32, 8: np.uint64}[old.dtype.itemsize]
     different = np.ascontiguousarray(old).view(kind) != np.ascontiguousarray(new).view(kind)
     result: NDArray[np.bool_] = different & ~(np.isnan(old) & np.isnan(new))
     return result
@@ -196,7 +195,7 @@ def _other_bits(old: NDArray[Any], new: NDArray[Any]) -> NDArray[np.bool_]:
 def _fingerprint_of(store: Path, cohort: Cohort, row: int) -> Mapping[str, Any]:
     """Return the fingerprint of what finished the row's task, or else of what made the store."""
     task = next(t for t in cohort.tasks() if t.start <= row < t.stop)
-    seal = read_seal(StorePaths(store), task)
+    seal = read_seal(StorePaths(store), cohort, task)
     record = seal.record if seal is not None else read_provenance(store)
     found: Mapping[str, Any] = record.get("fingerprint", {})
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-__all__ = ["ATTEMPTS", "Failed", "Part", "Schedule"]
+__all__ = ["ATTEMPTS", "Failed", "Schedule"]
 
 #: Attempts at a task that end without a new checkpoint, after which it has failed.
 ATTEMPTS = 3
@@ -17,21 +17,6 @@ _PATIENCE_S = 1.0
 
 #: What is handed out: a task of the training, or a part of a stage.
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part of a stage, done by one process.
-
-    Args:
-        key: its name in the stage: letters, digits, dots, hyphens and underscores.
-        models: the models that it is about, for the progress bar.
-        cost: of the part, in any unit; the dearest are done first.
-    """
-
-    key: str
-    models: int
-    cost: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

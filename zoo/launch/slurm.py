@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import logging
 import math
 import os
-import shlex
 import subprocess
-import sys
 import tempfile
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import SchedulerError
+from zoo.launch.batch_script import Batch, check_folder, check_shell, command, parameters
 from zoo.launch.profile import ClusterProfile
-from zoo.launch.slurm_client import ask
+from zoo.launch.slurm_client import ask, scheduler_environment
 from zoo.launch.slurm_element import Element
 from zoo.launch.submissions import Submission
-from zoo.store.files import store_errors
+from zoo.store.files import ensure_folder, store_errors
 
-__all__ = ["sbatch_text", "submit_array", "test_only"]
+__all__ = ["batch_of", "check_submitit", "submit_array", "test_only"]
 
 #: Ends by time limit after which submitit would give up. What counts here is progress alone.
 _NEVER = 1_000_000
 
 
-def _submitit() -> Any:
+def check_submitit() -> Any:
+    """Return submitit.
+
+    Raises:
+        ImportError: it is not installed; the message says how to get it.
+    """
     try:
         import submitit
     except ImportError:
@@ -36,104 +42,68 @@ def _submitit() -> Any:
     return submitit
 
 
-def _parameters(profile: ClusterProfile, name: str, parallelism: int) -> dict[str, Any]:
-    """Return a profile in submitit's words."""
-    more: dict[str, Any] = {}
-    if profile.memory is not None:
-        more["mem"] = f"{round((profile.memory_gb or 0) * 1024)}M"
-    more["requeue" if profile.requeue else "no-requeue"] = True
-    exports = [f"export {k}={shlex.quote(v)}" for k, v in profile.environment.items()]
-    found: dict[str, Any] = {
-        "job_name": name,
-        "time": math.ceil(profile.limit_s / 60),
-        "nodes": 1,
-        "ntasks_per_node": 1,
-        "cpus_per_task": profile.cpus,
-        "signal_delay_s": profile.signal_s,
-        "array_parallelism": max(parallelism, 1),
-        "setup": [*exports, *profile.setup],
-        # srun no longer takes this from sbatch since SLURM 22.05
-        "srun_args": [f"--cpus-per-task={profile.cpus}", *profile.srun],
-        "additional_parameters": {**more, **profile.sbatch},
-    }
-    for key in ("partition", "account", "qos", "constraint", "exclude"):
-        if getattr(profile, key) is not None:
-            found[key] = getattr(profile, key)
-    if profile.gpus:
-        kind = f"{profile.gpu_type}:" if profile.gpu_type else ""
-        found["gpus_per_node"] = f"{kind}{profile.gpus}"
-    return found
+def batch_of(submission: Submission, array: int, *, dependency: str | None = None) -> Batch:
+    """Return one array of a submission as what the scheduler gets."""
+    size = len(submission.members(array))
+    # what is not of this array runs beside it
+    share = math.ceil(submission.profile.parallelism * size / len(submission.elements))
+    return Batch(
+        profile=submission.profile,
+        name=submission.job_name(array),
+        folder=submission.array_folder(array),
+        elements=size,
+        parallelism=share,
+        dependency=dependency,
+        store=submission.store,
+    )
 
 
-def _executor(
-    profile: ClusterProfile, folder: Path, name: str, parallelism: int, dependency: str | None
-) -> Any:
-    python = profile.python or ("python3" if profile.container else shlex.quote(sys.executable))
-    if profile.container:
-        python = f"{profile.container} {python}"
-    executor = _submitit().SlurmExecutor(folder, max_num_timeout=_NEVER, python=python)
-    parameters = _parameters(profile, name, parallelism)
-    if dependency is not None:
-        parameters["dependency"] = dependency
-    executor.update_parameters(**parameters)
-    return executor
+def given(profile: ClusterProfile) -> frozenset[str]:
+    """Return the settings of a profile that a user's own defaults for sbatch do not change."""
+    further = {name.replace("_", "-") for name in profile.sbatch}
+    names = {f.name for f in dataclasses.fields(profile)}
+    return frozenset({n for n in names if getattr(profile, n) is not None} | further)
 
 
-def sbatch_text(profile: ClusterProfile, *, name: str, folder: Path, elements: int) -> str:
-    """Return the script that ``sbatch`` gets for an array; needs no SLURM.
-
-    Args:
-        profile: the profile.
-        name: of the job.
-        folder: of its logs.
-        elements: of the array.
-    """
-    from submitit.slurm.slurm import _make_sbatch_string
-
-    parameters = _parameters(profile, name, profile.parallelism)
-    python = profile.python or ("python3" if profile.container else shlex.quote(sys.executable))
-    words = [profile.container or "", python, "-u -m submitit.core._submit"]
-    command = " ".join([*filter(None, words), shlex.quote(str(folder))])
-    count = None if elements == 1 else elements
-    text: str = _make_sbatch_string(command=command, folder=folder, map_count=count, **parameters)
-    return text
-
-
-def test_only(text: str) -> str:
+def test_only(text: str, profile: ClusterProfile) -> str:
     """Return what the scheduler would do with a script; nothing is submitted.
 
     Raises:
         SchedulerError: it would refuse, or cannot be reached.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
-        file.write(text)
-        file.flush()
-        return ask(["sbatch", "--test-only", file.name]).removeprefix("sbatch: ").strip()
+    with tempfile.NamedTemporaryFile("w", suffix=".sh", encoding="utf-8") as file:
+        with store_errors("write", Path(file.name)):
+            file.write(text)
+            file.flush()
+        said = ask(["sbatch", "--test-only", file.name], given=given(profile))
+    return said.removeprefix("sbatch: ").strip()
 
 
 def submit_array(submission: Submission, array: int, *, dependency: str | None = None) -> int:
     """Hand one array of a submission to the scheduler; return its job id.
 
     Raises:
-        SchedulerError: it refuses.
+        SpecError: the folder's name, or a line of the profile's setup, cannot be in a script.
+        SchedulerError: the scheduler refuses.
         StoreError: the disk refuses; nothing was submitted.
     """
-    profile, folder = submission.profile, submission.array_folder(array)
+    batch = batch_of(submission, array, dependency=dependency)
+    check_folder(batch.folder)
+    check_shell(batch)
     members = list(submission.members(array))
-    # what is not of this array runs beside it
-    parallelism = math.ceil(profile.parallelism * len(members) / len(submission.elements))
-    with store_errors("write the jobs into", folder), _quiet():
-        folder.mkdir(exist_ok=True)
+    with store_errors("write the jobs into", batch.folder), _outside(given(batch.profile)):
+        ensure_folder(batch.folder)
         try:
-            executor = _executor(
-                profile, folder, submission.job_name(array), parallelism, dependency
+            executor = check_submitit().SlurmExecutor(
+                batch.folder, max_num_timeout=_NEVER, python=command(batch.profile)
             )
+            executor.update_parameters(**parameters(batch))
             jobs = executor.map_array(Element(str(submission.folder)), members)
         except (RuntimeError, subprocess.SubprocessError) as error:
-            for orphan in folder.glob("*.pkl"):
+            for orphan in batch.folder.glob("*.pkl"):
                 orphan.unlink(missing_ok=True)
             words = " ".join(str(error).split())
-            msg = f"the scheduler did not take {submission.job_name(array)}: {words}"
+            msg = f"the scheduler did not take {batch.name}: {words}"
             raise SchedulerError(msg) from error
     job = int(str(jobs[0].job_id).partition("_")[0])
     submission.accepted(array, job)
@@ -141,19 +111,18 @@ def submit_array(submission: Submission, array: int, *, dependency: str | None =
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
-    """Keep submitit's own messages to warnings, and its jobs from this machine's environment."""
+def _outside(names: Container[str]) -> Iterator[None]:
+    """Submit as if from outside of any allocation, and keep submitit's own messages to warnings."""
     logger = logging.getLogger("submitit")
     level = logger.level
     logger.setLevel(logging.WARNING)
-    before = {name: os.environ.pop(name) for name in list(os.environ) if name in _OWN}
+    before = dict(os.environ)
+    kept = scheduler_environment(before, given=names)
+    for name in before.keys() - kept.keys():
+        del os.environ[name]
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # an error has these words, too
             yield
     finally:
         logger.setLevel(level)
         os.environ.update(before)
-
-
-#: Variables of a job that submits; sbatch would hand them on to the new one.
-_OWN = {"ZOO_JOB", "SUBMITIT_EXECUTOR", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"}

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from zoo.errors import SchedulerError
 
 __all__ = [
-    "LIVE_STATES",
+    "ENDED_STATES",
     "JobView",
     "SlurmConfig",
     "ask",
+    "ended",
     "parse_sacct",
     "parse_scontrol",
     "parse_squeue",
     "sacct_jobs",
+    "scheduler_environment",
     "scontrol_jobs",
     "slurm_config",
     "squeue_jobs",
+    "without_process",
 ]
 
 #: Seconds that a command may take; a busy controller answers after some.
 _TIMEOUT_S = 60.0
-#: States in which the scheduler still has something to do with a job.
-LIVE_STATES = frozenset(
+#: States in which a job has ended for good. Any other word, also one that only a newer SLURM has
+#: (POWER_UP_NODE, EXPEDITING, LAUNCH_FAILED, REVOKED, ...), is of a job that may still run.
+ENDED_STATES = frozenset(
     """
-    PENDING RUNNING SUSPENDED COMPLETING CONFIGURING RESIZING REQUEUED REQUEUE_FED REQUEUE_HOLD
-    SPECIAL_EXIT SIGNALING STAGE_OUT STOPPED RESV_DEL_HOLD
+    BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT
     """.split()  # noqa: SIM905 - a column of words reads worse
 )
+#: States in which a job waits, so that none of its processes is left.
+_WAITING = frozenset({"PENDING", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
+#: Of these, those from which only a release frees it.
+_HELD = _WAITING - {"PENDING"}
 _SQUEUE = "%i|%F|%K|%T|%N|%j|%r"
 _SACCT = "JobID,State,NodeList,ExitCode"
 _UNREACHABLE = (
@@ -72,17 +80,77 @@ class JobView:
 
     @property
     def live(self) -> bool:
-        """Whether it waits or runs."""
-        return self.state in LIVE_STATES
+        """Whether it waits or runs, or is in a state that we do not know."""
+        return not ended(self.state)
 
     @property
     def held(self) -> bool:
         """Whether it waits until somebody releases it."""
-        return self.state == "PENDING" and "Held" in self.reason
+        return self.state in _HELD or (self.state == "PENDING" and "Held" in self.reason)
 
 
-def ask(command: Sequence[str], *, stdin: str | None = None) -> str:
+def ended(state: str) -> bool:
+    """Return whether a job of this state has ended for good."""
+    words = [word for word in re.split(r"[,+\s]+", state) if word]  # "CANCELLED+" is cut short
+    return bool(words) and ENDED_STATES.issuperset(words)
+
+
+def without_process(state: str) -> bool:
+    """Return whether no process of a job of this state is left: it has ended, or it waits."""
+    return ended(state) or state in _WAITING
+
+
+# -- the environment ----------------------------------------------------------------------
+
+#: What sbatch, srun, squeue and sacct take options from, and what a job hands on to its children.
+_OPTIONS = re.compile(r"(SLURMD?|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCONTROL|SINFO|PMIX?|SUBMITIT)_")
+#: Of these, those that say which cluster there is, not what a job is.
+_KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"})
+#: A user's defaults for what a profile leaves open: variable → setting of the profile.
+_DEFAULTS = {
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_QOS": "qos",
+    "SBATCH_RESERVATION": "reservation",
+}
+#: What an allocation gives to its own job alone; ``SLURM_JOB_ID`` tells that we are in one.
+_OF_A_JOB = frozenset(
+    {"CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"}
+)
+#: Our own, set for the workers of one element.
+_OURS = frozenset({"ZOO_JOB", "ZOO_LEASE_S"})
+
+
+def scheduler_environment(
+    environment: Mapping[str, str], *, given: Container[str] = ()
+) -> dict[str, str]:
+    """Return the variables with which SLURM's commands are called, and jobs submitted.
+
+    Inside an allocation its own variables would give the new job its shape, its cores and its
+    GPUs, and options in variables beat those of the script; filters for squeue would hide jobs.
+
+    Args:
+        environment: of this process.
+        given: settings that the profile has; only for others a user's default counts.
+    """
+    inside = "SLURM_JOB_ID" in environment
+    drop = _OURS | (_OF_A_JOB if inside else frozenset())
+
+    def stays(name: str) -> bool:
+        if name in _DEFAULTS:
+            return _DEFAULTS[name] not in given
+        return name not in drop and (name in _KEPT or not _OPTIONS.match(name))
+
+    return {name: value for name, value in environment.items() if stays(name)}
+
+
+def ask(command: Sequence[str], *, stdin: str | None = None, given: Container[str] = ()) -> str:
     """Run one of SLURM's commands and return what it prints.
+
+    Args:
+        command: its words.
+        stdin: what it reads.
+        given: settings of the profile, for :func:`scheduler_environment`.
 
     Raises:
         SchedulerError: it is not there, does not answer, or reports an error.
@@ -91,7 +159,14 @@ def ask(command: Sequence[str], *, stdin: str | None = None) -> str:
         raise SchedulerError(_MISSING.format(command=command[0]))
     try:
         done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+            env=scheduler_environment(os.environ, given=given),
         )
     except subprocess.TimeoutExpired:
         msg = f"the scheduler does not answer: `{' '.join(command)}` took over {_TIMEOUT_S:g} s"

@@ -12,19 +12,21 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from zoo.errors import StoreError, TrainError
+from zoo.errors import TrainError
 from zoo.launch.attempts import Attempts
+from zoo.launch.executor import Command, Step
 from zoo.launch.gpus import gpu_seats
-from zoo.launch.pool import Pool
+from zoo.launch.progress import line_reporter
 from zoo.launch.schedule import ATTEMPTS, Failed, Schedule
 from zoo.launch.submissions import Submission, read_submission
-from zoo.spec import Sweep
-from zoo.store import TaskWriter, claim_task, read_plan, read_sweep, task_states
+from zoo.launch.workers import Local
+from zoo.stages import Part, Work, open_stage
+from zoo.stages.train import Training, task_key
+from zoo.store import data_paths, read_plan, task_states
 from zoo.store.states import task_progress
-from zoo.train.plan import Plan, Task
 
 __all__ = ["Element", "work"]
 
@@ -84,36 +86,36 @@ def work(submission: Submission, number: int) -> bool:
         StoreError: the store cannot be read.
     """
     store, profile = submission.store, submission.profile
-    plan = read_plan(store)
-    paths = Sweep.from_toml(read_sweep(store), source=f"{store} (sweep)").paths
+    training = Training(store, read_plan(store), {"save_s": profile.save_s}, data_paths(store))
     attempts = Attempts(submission.folder)
-    schedule = Schedule(_open_tasks(submission, number, plan, attempts))
-    _LOG.info("element %d as job %s: %d tasks to do", number, job_id(), len(schedule.pending))
-    started: set[Task] = set()
+    started: set[Part] = set()
 
-    def begin(task: Task) -> None:
-        started.add(task)
+    def choose(parts: Sequence[Part]) -> list[Part]:
+        found = _open_parts(submission, number, training, attempts, parts)
+        _LOG.info("element %d as job %s: %d tasks to do", number, job_id(), len(found))
+        return found
+
+    def begin(part: Part) -> None:
+        task = training.task(part.key)
+        started.add(part)
         attempts.begin(task, task_progress(store, task))
         _LOG.info("task %d of %s begins", task.index, task.cohort)
 
-    pool = Pool(
-        store=store,
-        schedule=schedule,
-        workers=min(profile.processes, max(len(schedule.pending), 1)),
-        order={"save_s": profile.save_s},
-        paths=paths,
+    ended = Local(
+        # always a process of its own: a signal to save is for a worker to answer
+        workers=max(profile.processes, 1),
         seats=gpu_seats(),
         save_signal=signal.SIGUSR2,
+        choose=choose,
         on_start=begin,
-        on_change=_Lines(schedule),
-        on_failure=lambda failed: _give_up(store, plan, failed),
-    )
-    ended = not schedule.open or pool.run()
-    _LOG.info("%d tasks done, %d given up", len(schedule.done), len(schedule.failed))
-    if not ended:
-        for task in started - {*schedule.done, *(f.task for f in schedule.failed)}:
-            attempts.end(task)
-        if pool.saved:
+        on_change=_Lines(),
+        on_failure=lambda failed: _log_failure(training, failed),
+    ).carry_out(Step(training))
+    _LOG.info("%d tasks done, %d given up", len(ended.done), len(ended.failed))
+    if ended.stopped:
+        for part in started - {*ended.done, *(f.task for f in ended.failed)}:
+            attempts.end(training.task(part.key))
+        if ended.saved:
             return True
         msg = "told to end (SIGTERM) before its tasks were done; everything committed is kept"
         raise TrainError(msg)
@@ -131,28 +133,34 @@ def _check_end(submission: Submission, number: int) -> None:
         raise TrainError(msg)
 
 
-def _open_tasks(submission: Submission, number: int, plan: Plan, attempts: Attempts) -> list[Task]:
+def _open_parts(
+    submission: Submission,
+    number: int,
+    training: Training,
+    attempts: Attempts,
+    parts: Sequence[Part],
+) -> list[Part]:
     """Return what is left of an element; give up what got nowhere in so many attempts."""
+    open_parts = {part.key: part for part in parts}
     mine = set(submission.elements[number])
     found = []
     for state in task_states(submission.store):
         key = (state.task.cohort, state.task.index)
-        if key not in mine or state.sealed:
+        part = open_parts.get(task_key(state.task))
+        if key not in mine or part is None:
             continue
-        if state.failed and state.updated >= submission.created:
+        if state.failed and state.failures > submission.failures.get(key, 0):
             continue  # given up before, in this very submission
         idle = attempts.idle(state.task, task_progress(submission.store, state.task))
         if len(idle) < ATTEMPTS:
-            found.append(state.task)
+            found.append(part)
             continue
         places = ", ".join(f"job {line['job']} on {line['host']}" for line in idle)
         reason = f"{len(idle)} attempts died without any progress ({places})"
         words = "Killed from outside, so there is no traceback. The end of the last log:\n"
-        _give_up(
-            submission.store,
-            plan,
-            Failed(state.task, reason, words + _last_log(submission, number)),
-        )
+        failed = Failed(part, reason, words + _last_log(submission, number))
+        _log_failure(training, failed)
+        training.give_up(part.key, failed.reason, failed.traceback)
     return found
 
 
@@ -164,25 +172,32 @@ def _last_log(submission: Submission, number: int) -> str:
     return ""
 
 
-def _give_up(store: Path, plan: Plan, failed: Failed[Task]) -> None:
-    """Record why a task was given up, unless it is somebody else's by now or the disk refuses."""
-    _LOG.error("task %d of %s: %s", failed.task.index, failed.task.cohort, failed.reason)
-    try:
-        with claim_task(store, failed.task) as owned:
-            if owned:
-                writer = TaskWriter(store, plan.cohort(failed.task.cohort), failed.task)
-                writer.fail(failed.reason, failed.traceback)
-    except StoreError as error:
-        _LOG.error("%s", error)
+def _log_failure(training: Training, failed: Failed[Part]) -> None:
+    task = training.task(failed.task.key)
+    _LOG.error("task %d of %s: %s", task.index, task.cohort, failed.reason)
 
 
 def _stage(submission: Submission) -> None:
-    """Run a verb of the command line, in a process of its own; a signal ends both."""
-    words = [str(word) for word in submission.stage["words"]]
-    _LOG.info("zoo %s", " ".join(words))
-    code = subprocess.run([sys.executable, "-P", "-m", "zoo.cli", *words], check=False).returncode
-    if code:
-        msg = f"`zoo {' '.join(words)}` ended with exit code {code}; its log says why"
+    """Carry out a stage, or a verb of the command line.
+
+    Raises:
+        TrainError: it did not come to its end.
+    """
+    about, store = submission.stage, submission.store
+    does: Work | Command
+    if "words" in about:
+        does = Command(tuple(about["words"]), tuple(about["program"]))
+        _LOG.info("zoo %s", " ".join(does.words))
+    else:
+        does = open_stage(about["stage"], store, about["settings"], data_paths(store))
+        _LOG.info("stage %s", does.name)
+    ended = Local(progress=line_reporter(sys.stderr)).carry_out(Step(does))
+    if ended.failed:
+        reasons = "; ".join(f"{f.task.key}: {f.reason}" for f in ended.failed)
+        msg = f"parts of the stage were given up: {reasons}"
+        raise TrainError(msg)
+    if ended.stopped:
+        msg = "told to end (SIGTERM) before the stage was done; the parts that are done are kept"
         raise TrainError(msg)
 
 
@@ -197,24 +212,25 @@ def _remove_leftovers(submission: Submission, number: int) -> None:
 def _requeue() -> None:
     """Ask SLURM to start this element again, and end; `zoo retry --stale` does where it cannot."""
     job = job_id()
-    done = subprocess.run(
-        ["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=False
-    )
-    _LOG.info("saved; requeue of %s: %s", job, done.stderr.strip() or "accepted")
+    try:
+        done = subprocess.run(
+            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=False
+        )
+        answer = done.stderr.strip() or "accepted"
+    except (OSError, subprocess.SubprocessError) as error:  # in a container, mostly
+        answer = f"{error}; `zoo retry` submits what is left"
+    _LOG.info("saved; requeue of %s: %s", job, answer)
     sys.exit(1)  # without a result; where SLURM refused, the job counts as failed
 
 
 class _Lines:
     """Logs a line about the progress now and then."""
 
-    def __init__(self, schedule: Schedule[Task]) -> None:
-        self.schedule = schedule
+    def __init__(self) -> None:
         self.last = time.monotonic()
 
-    def __call__(self) -> None:
+    def __call__(self, schedule: Schedule[Part]) -> None:
         if time.monotonic() - self.last >= _LINE_EVERY_S:
             self.last = time.monotonic()
-            done, left = len(self.schedule.done), self.schedule.waiting
-            _LOG.info(
-                "%d tasks done, %d waiting, %d elsewhere", done, left, self.schedule.elsewhere
-            )
+            done, left = len(schedule.done), schedule.waiting
+            _LOG.info("%d tasks done, %d waiting, %d elsewhere", done, left, schedule.elsewhere)

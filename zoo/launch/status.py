@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.paths import absolute
 from zoo.store import StoreReader, TaskState, task_states
 
 __all__ = ["STATES", "StoreStatus", "TaskLine", "store_status"]
@@ -103,7 +104,7 @@ def store_status(
     found["missing"] += found.pop("planned", 0)
     reasons = {f.task: f.reason for f in reader.failures() if not f.superseded}
     return StoreStatus(
-        path=Path(path),
+        path=absolute(path),
         name=reader.plan.name,
         models=reader.plan.models,
         counts={state: found.get(state, 0) for state in STATES},

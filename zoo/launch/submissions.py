@@ -1,12 +1,13 @@
 """What was submitted: records beside the store, from which any machine finds jobs, tasks and logs.
 
 The records of ``x.zarr`` lie in ``x.zarr.slurm/0001``, ``0002``, ...: nothing in them is needed to
-go on, as progress lives in the store alone.
+resume, as progress lives in the store alone.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 import time
@@ -16,9 +17,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import StoreError
+from zoo.errors import SpecError, StoreError
 from zoo.launch.profile import ClusterProfile
-from zoo.store.files import ensure_folder, store_errors, write_atomic
+from zoo.launch.record_folder import make_record_folder, read_json, record_folder
+from zoo.paths import absolute
+from zoo.store.files import store_errors, write_atomic
 
 __all__ = [
     "Submission",
@@ -26,17 +29,17 @@ __all__ = [
     "pack_elements",
     "read_submission",
     "record_folder",
+    "submission_numbers",
     "submissions",
 ]
 
 #: A task of a store: cohort and index.
 TaskKey = tuple[str, int]
 
-
-def record_folder(store: str | PathLike[str]) -> Path:
-    """Return the folder of a store's submissions; it may not be there."""
-    path = Path(store)
-    return path.parent / f"{path.name}.slurm"
+_NUMBER = re.compile(r"[0-9]{4,9}")
+_ID = re.compile(r"[0-9a-f]{8,16}")
+#: The most bytes of a record; one of a million tasks has some 60 MB.
+_MAX_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,10 @@ class Submission:
         elements: the tasks of each array element.
         seconds: what each element was expected to take.
         chunk: elements of an array, but for the last.
-        stage: name and settings of a stage; empty where it trains.
+        stage: what it does instead of training, empty where it trains: the ``name`` that people
+            see, and the ``stage`` and its ``settings``, or the ``words`` of a verb of the command
+            line and the ``program`` that understands them.
+        failures: how often its tasks had failed before, where they had.
         jobs: array number → job id, as far as they were accepted.
     """
 
@@ -67,6 +73,7 @@ class Submission:
     seconds: tuple[float, ...]
     chunk: int
     stage: Mapping[str, Any] = field(default_factory=dict)
+    failures: Mapping[TaskKey, int] = field(default_factory=dict)
     jobs: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -80,8 +87,7 @@ class Submission:
 
     def job_name(self, array: int) -> str:
         """Return the name of an array's jobs."""
-        stem = re.sub(r"[^A-Za-z0-9_.-]", "_", self.store.stem)[:40]
-        return f"zoo-{stem}-{self.id}.{array}"
+        return job_name(self.profile, self.store, f"{self.id}.{array}")
 
     def place(self, element: int) -> tuple[int, int | None]:
         """Return array and index of an element; SLURM gives an array of one no index."""
@@ -97,7 +103,7 @@ class Submission:
 
     def array_folder(self, array: int) -> Path:
         """Return the folder of an array's logs."""
-        return self.folder / f"array-{array}"
+        return log_folder(self.profile, self.folder, self.id) / f"array-{array}"
 
     def logs(self, element: int) -> tuple[Path, Path] | None:
         """Return the files of an element's output and errors; None if it was not accepted."""
@@ -128,7 +134,28 @@ class Submission:
             "seconds": list(self.seconds),
             "chunk": self.chunk,
             "stage": dict(self.stage),
+            "failures": [[*key, n] for key, n in self.failures.items()],
         }
+
+
+def job_name(profile: ClusterProfile, store: Path, rest: str) -> str:
+    """Return the name of a job: the profile's or the store's, and what tells it from others."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", store.stem)[:40]
+    return f"{profile.job_name or f'zoo-{stem}'}-{rest}"
+
+
+def log_folder(profile: ClusterProfile, folder: Path, name: str) -> Path:
+    """Return where the logs of a submission go: beside its records, or where the profile says.
+
+    Args:
+        profile: the profile.
+        folder: of the records.
+        name: of the submission, among others that share a folder for logs.
+    """
+    if profile.logs is None:
+        return folder
+    stem = folder.parent.name.removesuffix(".slurm")
+    return Path(profile.logs) / f"{stem}-{name}"
 
 
 def new_submission(
@@ -139,15 +166,15 @@ def new_submission(
     *,
     chunk: int,
     stage: Mapping[str, Any] | None = None,
+    failures: Mapping[TaskKey, int] | None = None,
 ) -> Submission:
     """Record a submission under the next free number.
 
     Raises:
         StoreError: it cannot be written; nothing was submitted.
     """
-    base = record_folder(store)
+    base = make_record_folder(store)
     with store_errors("make a folder for the jobs in", base):
-        ensure_folder(base)
         number = max(_numbers(base), default=0) + 1
         while True:
             folder = base / f"{number:04d}"
@@ -157,26 +184,32 @@ def new_submission(
             except FileExistsError:  # somebody submits at the same time
                 number += 1
     submission = Submission(
-        folder=folder.absolute(),
+        folder=folder,
         number=number,
         id=secrets.token_hex(4),
-        store=store.absolute(),
+        store=absolute(store).resolve(),
         profile=profile,
         created=time.time(),
         elements=tuple(tuple(tasks) for tasks in elements),
         seconds=tuple(seconds),
         chunk=chunk,
         stage=stage or {},
+        failures={key: n for key, n in (failures or {}).items() if n},
     )
     data = json.dumps(submission.to_json(), indent=1).encode() + b"\n"
     write_atomic(folder / "submission.json", data)
     return submission
 
 
+def submission_numbers(store: str | PathLike[str]) -> list[int]:
+    """Return the numbers of a store's submissions, those that were never complete included."""
+    return sorted(_numbers(record_folder(store)))
+
+
 def _numbers(base: Path) -> Iterator[int]:
     if base.is_dir():
         for path in base.iterdir():
-            if path.name.isdecimal():
+            if _NUMBER.fullmatch(path.name):
                 yield int(path.name)
 
 
@@ -186,29 +219,75 @@ def read_submission(folder: str | PathLike[str]) -> Submission:
     Raises:
         StoreError: they are not there or damaged.
     """
-    path = Path(folder)
+    path = absolute(folder)
     with store_errors("read", path / "submission.json"):
         try:
-            raw = json.loads((path / "submission.json").read_bytes())
-            jobs = [json.loads(file.read_bytes()) for file in sorted(path.glob("job-*.json"))]
-            return Submission(
-                folder=path.absolute(),
-                number=raw["number"],
-                id=raw["id"],
-                store=Path(raw["store"]),
-                profile=ClusterProfile.from_raw(
-                    raw["profile"], name=raw["profile"]["name"], source=str(path)
-                ),
-                created=raw["created"],
-                elements=tuple(tuple((c, t) for c, t in e) for e in raw["elements"]),
-                seconds=tuple(raw["seconds"]),
-                chunk=raw["chunk"],
-                stage=raw["stage"],
-                jobs={job["array"]: job["job"] for job in sorted(jobs, key=lambda j: j["array"])},
+            raw = read_json(path / "submission.json", _MAX_BYTES)
+            jobs = [read_json(file, 65_536) for file in sorted(path.glob("job-*.json"))]
+            return _parse(path, raw, jobs)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = str(error) if type(error) is ValueError or isinstance(error, SpecError) else ""
+            msg = (
+                f"{path} is no whole record of a submission ({why or repr(error)}). If none of its"
+                f" jobs is in the queue any more (squeue --me), move that folder away; its tasks"
+                " then count as not submitted"
             )
-        except (ValueError, KeyError, TypeError) as error:
-            msg = f"{path} is no whole record of a submission: {error!r}"
             raise StoreError(msg) from error
+
+
+def _parse(path: Path, raw: Any, jobs: list[Any]) -> Submission:
+    """Return a submission; ValueError, KeyError or TypeError where it is none."""
+    elements = tuple(tuple(_task(*key) for key in element) for element in raw["elements"])
+    seconds = tuple(_amount("seconds", value) for value in raw["seconds"])
+    name, stage = str(raw["profile"]["name"]), dict(raw["stage"])
+    if not elements or len(seconds) != len(elements):
+        msg = "elements and seconds do not fit each other"
+        raise ValueError(msg)
+    for key in ("words", "program"):
+        words = stage.get(key, [])
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            msg = f"the {key} of its stage are no texts"
+            raise ValueError(msg)
+    if not _ID.fullmatch(raw["id"]) or not Path(raw["store"]).is_absolute():
+        msg = "its id or its store is none"
+        raise ValueError(msg)
+    return Submission(
+        folder=path,
+        number=_whole("number", raw["number"]),
+        id=raw["id"],
+        store=Path(raw["store"]),
+        profile=ClusterProfile.from_raw(raw["profile"], name=name, source=str(path)),
+        created=_amount("created", raw["created"]),
+        elements=elements,
+        seconds=seconds,
+        chunk=_whole("chunk", raw["chunk"], least=1),
+        stage=stage,
+        failures={_task(c, t): _whole("failures", n) for c, t, n in raw.get("failures", [])},
+        jobs=dict(
+            sorted((_whole("array", j["array"]), _whole("job", j["job"], least=1)) for j in jobs)
+        ),
+    )
+
+
+def _task(cohort: Any, index: Any) -> TaskKey:
+    if type(cohort) is not str:
+        msg = f"{cohort!r} names no cohort"
+        raise ValueError(msg)
+    return cohort, _whole("task", index)
+
+
+def _whole(name: str, value: Any, *, least: int = 0) -> int:
+    if type(value) is not int or not least <= value < 1 << 53:
+        msg = f"{name} is not a whole number from {least} on"
+        raise ValueError(msg)
+    return int(value)
+
+
+def _amount(name: str, value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        msg = f"{name} is no amount"
+        raise ValueError(msg)
+    return float(value)
 
 
 def submissions(store: str | PathLike[str]) -> list[Submission]:

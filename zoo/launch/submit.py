@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +12,37 @@ from typing import Any
 from zoo.errors import Problem, SpecError, StoreError
 from zoo.launch.calibrate import PlanCost
 from zoo.launch.cluster import ClusterStatus
-from zoo.launch.cost import makespan, rough_seconds
 from zoo.launch.profile import ClusterProfile
+from zoo.launch.progress import duration
 from zoo.launch.submissions import (
     Submission,
     TaskKey,
     new_submission,
     pack_elements,
+    read_submission,
     record_folder,
 )
-from zoo.store.locks import hold
+from zoo.stages.cost import makespan, rough_seconds
+from zoo.store import task_states
+from zoo.store.locks import hold_patiently
 from zoo.train.plan import Plan
 
-__all__ = ["SELECTIONS", "Draft", "check_writable", "draft", "hand_in", "select", "task_seconds"]
+__all__ = [
+    "SELECTIONS",
+    "Draft",
+    "advice",
+    "check_writable",
+    "draft",
+    "hand_in",
+    "hand_in_stage",
+    "select",
+    "task_seconds",
+]
 
 #: The part of the time limit that an element is filled to.
 _FILL = 0.8
+#: No shorter limit is recommended (s): starting alone takes a while.
+_LEAST_LIMIT_S = 900
 #: What a retry can ask for, and the words of the tasks that it takes.
 SELECTIONS: Mapping[str, tuple[str, ...]] = {
     "failed": ("failed",),
@@ -188,6 +204,24 @@ def draft(
     )
 
 
+def advice(found: Draft) -> list[str]:
+    """Return what is odd about what the elements ask for, beside what they are expected to take."""
+    limit, longest = found.profile.limit_s, found.longest() * 3600
+    if not found.elements:
+        return []
+    if longest > limit:
+        return ["the longest element needs more than one turn: it saves, and is queued again"]
+    enough = max(_LEAST_LIMIT_S, 2 * longest + found.profile.signal_s)
+    rounded = math.ceil(enough / 300) * 300
+    if limit <= 4 * rounded:
+        return []
+    hours, rest = divmod(rounded // 60, 60)
+    return [
+        f"the longest element is expected to take {duration(longest)}, and asks for"
+        f" {duration(limit)}; short jobs start sooner: write time = '{hours}:{rest:02d}:00'"
+    ]
+
+
 def check_writable(path: Path) -> None:
     """Make sure that jobs will be able to write to a store.
 
@@ -212,15 +246,16 @@ def hand_in(store: Path, found: Draft, *, dependency: str | None = None) -> Subm
     """Record a draft and hand its arrays to the scheduler.
 
     Raises:
+        SpecError: the store's name, or the profile's setup, cannot be in a batch script.
         SchedulerError: the scheduler refuses; arrays that it took before stay submitted.
         StoreError: the disk refuses; nothing was submitted.
     """
     from zoo.launch.slurm import submit_array
-    from zoo.launch.submissions import read_submission
 
     check_writable(store)
+    failures = {(s.task.cohort, s.task.index): s.failures for s in task_states(store)}
     submission = new_submission(
-        store, found.profile, found.elements, found.seconds, chunk=found.chunk
+        store, found.profile, found.elements, found.seconds, chunk=found.chunk, failures=failures
     )
     for array in range(submission.arrays):
         submit_array(submission, array, dependency=dependency)
@@ -228,26 +263,24 @@ def hand_in(store: Path, found: Draft, *, dependency: str | None = None) -> Subm
 
 
 def hand_in_stage(
-    store: Path, profile: ClusterProfile, words: Sequence[str], after: Sequence[int]
+    store: Path, profile: ClusterProfile, stage: Mapping[str, Any], dependency: str | None
 ) -> Submission:
-    """Hand in ``zoo VERB STORE ...`` as one job that begins when the jobs ``after`` have ended.
+    """Hand in a stage, or a verb of the command line, as one job.
 
     Args:
         store: the store.
         profile: of the job.
-        words: the verb, and what follows the store.
-        after: job ids.
+        stage: what it does, as :class:`~zoo.launch.submissions.Submission` records it.
+        dependency: what it waits for, in SLURM's words; None = nothing.
 
     Raises:
+        SpecError: the store's name, or the profile's setup, cannot be in a batch script.
         SchedulerError: the scheduler refuses.
         StoreError: the disk refuses; nothing was submitted.
     """
     from zoo.launch.slurm import submit_array
-    from zoo.launch.submissions import read_submission
 
-    stage = {"name": words[0], "words": [words[0], str(store.absolute()), *words[1:]]}
     submission = new_submission(store, profile, [()], [0.0], chunk=1, stage=stage)
-    dependency = f"afterany:{':'.join(map(str, after))}" if after else None
     submit_array(submission, 0, dependency=dependency)
     return read_submission(submission.folder)
 
@@ -256,16 +289,16 @@ class one_at_a_time:  # noqa: N801 - reads as a statement: with one_at_a_time(st
     """Keep two submissions of one store from taking the same tasks, for the block.
 
     Raises:
-        StoreError: somebody else submits right now, or the folder cannot be written.
+        StoreError: another process submits right now, or the folder cannot be written.
     """
 
     def __init__(self, store: Path) -> None:
-        self.lock = hold(record_folder(store) / "submit.lock")
+        self.lock = hold_patiently(record_folder(store) / "submit.lock")
 
     def __enter__(self) -> None:
         if not self.lock.__enter__():
             self.lock.__exit__(None, None, None)
-            msg = "another `zoo submit` is at work on this store; try again when it is done"
+            msg = "another `zoo submit` is working on this store; try again when it is done"
             raise StoreError(msg)
 
     def __exit__(self, *error: Any) -> None:

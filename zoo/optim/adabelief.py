@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields, named
 from zoo.optim.adam import AdamW
 from zoo.optim.base import OPTIMIZERS, Coefficients, TorchParams
+from zoo.optim.fields import BETA1, BETA2, EPS
 from zoo.optim.twin import TensorLoop
 from zoo.spec.run import RunSpec
 
@@ -24,7 +26,7 @@ __all__ = ["AdaBelief"]
 class AdaBelief(AdamW):
     """As algorithm 2 of the paper, with decay apart from the gradient."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    fields: ClassVar[Fields] = named(BETA1, BETA2, EPS)
     moments: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_var")
 
     def update(
@@ -64,4 +66,8 @@ class _AdaBeliefLoop(TensorLoop):
         p.sub_(group["lr"] * m_hat / (s_hat.sqrt() + group["eps"]))
 
 
-OPTIMIZERS.register("adabelief")(AdaBelief())
+OPTIMIZERS.register(
+    "adabelief",
+    doc="AdamW on the deviation of the gradient from its mean",
+    source="Zhuang et al. 2020, arXiv 2010.07468",
+)(AdaBelief())

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields, named
 from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
+from zoo.optim.fields import ALPHA, EPS
 from zoo.spec.run import RunSpec
 
 __all__ = ["Adadelta"]
@@ -23,7 +25,7 @@ __all__ = ["Adadelta"]
 class Adadelta(Optimizer):
     """As ``torch.optim.Adadelta``; the paper's own has η = 1."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"alpha": 0.9, "eps": 1e-6}
+    fields: ClassVar[Fields] = named(ALPHA, EPS.at(1e-6))
     moments: ClassVar[tuple[str, ...]] = ("square_avg", "acc_delta")
     coefficients: ClassVar[tuple[str, ...]] = ("lr", "alpha", "gain", "eps", "weight_decay")
 
@@ -58,4 +60,8 @@ class Adadelta(Optimizer):
         )  # fmt: skip
 
 
-OPTIMIZERS.register("adadelta")(Adadelta())
+OPTIMIZERS.register(
+    "adadelta",
+    doc="steps by the ratio of two running averages",
+    source="Zeiler 2012, arXiv 1212.5701",
+)(Adadelta())

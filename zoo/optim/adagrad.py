@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields, named
 from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
+from zoo.optim.fields import EPS
 from zoo.spec.run import RunSpec
 
 __all__ = ["Adagrad"]
@@ -21,7 +23,7 @@ __all__ = ["Adagrad"]
 class Adagrad(Optimizer):
     """As ``torch.optim.Adagrad`` with sums that start at zero; the rate's decay is a schedule."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"eps": 1e-10}
+    fields: ClassVar[Fields] = named(EPS.at(1e-10))
     moments: ClassVar[tuple[str, ...]] = ("sum",)
     coefficients: ClassVar[tuple[str, ...]] = ("lr", "eps", "weight_decay")
 
@@ -46,4 +48,8 @@ class Adagrad(Optimizer):
         )
 
 
-OPTIMIZERS.register("adagrad")(Adagrad())
+OPTIMIZERS.register(
+    "adagrad",
+    doc="steps over the root of all squared gradients so far",
+    source="Duchi et al. 2011, JMLR 12",
+)(Adagrad())

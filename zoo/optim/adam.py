@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields, named
 from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
+from zoo.optim.fields import BETA1, BETA2, EPS
 from zoo.spec.run import RunSpec
 
 __all__ = ["Adam", "AdamW", "torch_arguments"]
@@ -24,7 +26,7 @@ __all__ = ["Adam", "AdamW", "torch_arguments"]
 class Adam(Optimizer):
     """As ``torch.optim.Adam``."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    fields: ClassVar[Fields] = named(BETA1, BETA2, EPS)
     moments: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
     coefficients: ClassVar[tuple[str, ...]] = (
         "step_size",
@@ -106,5 +108,13 @@ def torch_arguments(run: RunSpec) -> dict[str, Any]:
     }
 
 
-OPTIMIZERS.register("adam")(Adam())
-OPTIMIZERS.register("adamw")(AdamW())
+OPTIMIZERS.register(
+    "adam",
+    doc="adaptive moments; decay is added to the gradient",
+    source="Kingma and Ba 2014, arXiv 1412.6980",
+)(Adam())
+OPTIMIZERS.register(
+    "adamw",
+    doc="Adam with decay apart from the gradient",
+    source="Loshchilov and Hutter 2017, arXiv 1711.05101",
+)(AdamW())

@@ -45,4 +45,8 @@ class Adamax(Adam):
         return torch.optim.Adamax(params, **torch_arguments(run))
 
 
-OPTIMIZERS.register("adamax")(Adamax())
+OPTIMIZERS.register(
+    "adamax",
+    doc="Adam with the largest gradient in place of the second moment",
+    source="Kingma and Ba 2014, arXiv 1412.6980, section 7.1",
+)(Adamax())

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields, named
 from zoo.optim.adam import Adam
 from zoo.optim.base import OPTIMIZERS, Coefficients, TorchParams
+from zoo.optim.fields import NESTEROV, PROJECTION_DECAY, PROJECTION_DELTA
 from zoo.optim.projection import project_slab, project_tensor
 from zoo.optim.twin import TensorLoop
 from zoo.spec.run import RunSpec
@@ -28,11 +30,9 @@ __all__ = ["AdamP"]
 class AdamP(Adam):
     """As the authors' own."""
 
-    fields: ClassVar[Mapping[str, Any]] = {
+    fields: ClassVar[Fields] = {
         **Adam.fields,
-        "nesterov": False,
-        "projection_delta": 0.1,
-        "projection_decay": 0.1,
+        **named(NESTEROV, PROJECTION_DELTA, PROJECTION_DECAY),
     }
     coefficients: ClassVar[tuple[str, ...]] = (
         *Adam.coefficients[:-1],
@@ -90,4 +90,8 @@ class _AdamPLoop(TensorLoop):
         p.sub_(u * (group["lr"] / (1 - beta1**t)))
 
 
-OPTIMIZERS.register("adamp")(AdamP())
+OPTIMIZERS.register(
+    "adamp",
+    doc="AdamW without the part that only grows scale-invariant weights",
+    source="Heo et al. 2020, arXiv 2006.08217",
+)(AdamP())

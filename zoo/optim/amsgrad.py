@@ -46,4 +46,8 @@ class AMSGrad(Adam):
         return torch.optim.Adam(params, **torch_arguments(run), amsgrad=True)
 
 
-OPTIMIZERS.register("amsgrad")(AMSGrad())
+OPTIMIZERS.register(
+    "amsgrad",
+    doc="Adam over the largest second moment so far",
+    source="Reddi et al. 2018, arXiv 1904.09237",
+)(AMSGrad())

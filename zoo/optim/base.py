@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT as TorchParams
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields
 from zoo.optim.masks import DECAY_MASKS, column_mask
 from zoo.optim.segments import whole_norm
 from zoo.registry import Registry
-from zoo.spec.run import RunSpec
+from zoo.spec.run import RunSpec, field_infos
 
 __all__ = ["CLIP", "OPTIMIZERS", "Coefficients", "Optimizer", "TorchParams", "clip_by_norm"]
 
@@ -33,7 +34,7 @@ class Optimizer(ABC):
     """One optimizer family, stateless: state lives in moment slabs ``[G, trained]``."""
 
     #: Conditional run-spec fields that it reads, with their defaults.
-    fields: ClassVar[Mapping[str, Any]] = {}
+    fields: ClassVar[Fields] = {}
     #: The moment slabs, under the names of the state of :meth:`torch`.
     moments: ClassVar[tuple[str, ...]] = ()
     #: Names of the coefficients that :meth:`update` reads.
@@ -60,7 +61,7 @@ class Optimizer(ABC):
         fixed = {
             name: np.array([float(getattr(run, name) or 0.0) for run in runs])
             for name in (*self.coefficients, CLIP)
-            if name in RunSpec.__dataclass_fields__ and name != "lr"
+            if name in field_infos() and name != "lr"
         }
         return {**fixed, "lr": lr}
 
@@ -77,7 +78,7 @@ class Optimizer(ABC):
 
         Arguments and result as :meth:`update`.
         """
-        if run.get("clipped"):
+        if run.get(f"has_{CLIP}"):
             g = clip_by_norm(g, c[CLIP])
         mask = str(run.get("decay_mask", "all"))
         if mask != "all":

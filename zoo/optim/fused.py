@@ -72,7 +72,7 @@ def fused_step(
         _plain_step(optimizer, p, g, moments, table, active, run, layout)
         return
     values = table.squeeze(-1).mT.contiguous()
-    sums = global_square_sums(g) if run.get("clipped") else None
+    sums = global_square_sums(g) if run.get("has_clip_norm") else None
     roles = DECAY_MASKS[str(run.get("decay_mask", "all"))]
     common: dict[str, Any] = {"nesterov": bool(run.get("nesterov")), "sums": sums}
     if name in LAYERWISE:
@@ -101,7 +101,7 @@ def _plain_step(
     run: Mapping[str, Any],
     layout: Layout,
 ) -> None:
-    names = optimizer.names(clipped=bool(run.get("clipped")))
+    names = optimizer.names(clipped=bool(run.get("has_clip_norm")))
     coefficients = dict(zip(names, table.unbind(0), strict=True))
     new, moved = optimizer.step(p, g, moments, coefficients, run, layout)
     on = active.unsqueeze(1)

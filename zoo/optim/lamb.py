@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields, named
 from zoo.optim.adam import Adam
 from zoo.optim.base import OPTIMIZERS, Coefficients, TorchParams
+from zoo.optim.fields import BETA1, BETA2, EPS
 from zoo.optim.segments import is_matrix, norms, ratio, spread, trained_segments
 from zoo.optim.twin import TensorLoop
 from zoo.spec.run import RunSpec
@@ -27,7 +29,7 @@ __all__ = ["LAMB"]
 class LAMB(Adam):
     """As algorithm 2 of the paper, with φ the identity."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-6}
+    fields: ClassVar[Fields] = named(BETA1, BETA2, EPS.at(1e-6))
     coefficients: ClassVar[tuple[str, ...]] = (
         "lr",
         "inverse",
@@ -88,4 +90,6 @@ class _LAMBLoop(TensorLoop):
         p.sub_(group["lr"] * trust * u)
 
 
-OPTIMIZERS.register("lamb")(LAMB())
+OPTIMIZERS.register(
+    "lamb", doc="AdamW rescaled layer by layer", source="You et al. 2019, arXiv 1904.00962"
+)(LAMB())

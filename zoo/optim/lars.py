@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Field, Fields, named
 from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
+from zoo.optim.fields import EPS, MOMENTUM, NESTEROV
 from zoo.optim.segments import at, is_matrix, norms, ratio, spread, trained_segments
 from zoo.optim.twin import TensorLoop
 from zoo.spec.run import RunSpec
@@ -25,12 +27,9 @@ __all__ = ["LARS"]
 class LARS(Optimizer):
     """SGD with momentum whose gradient is rescaled layer by layer."""
 
-    fields: ClassVar[Mapping[str, Any]] = {
-        "trust": 1e-3,
-        "momentum": 0.9,
-        "nesterov": False,
-        "eps": 1e-8,
-    }
+    fields: ClassVar[Fields] = named(
+        Field("trust", "float", 1e-3, "trust coefficient of LARS", above=0), MOMENTUM, NESTEROV, EPS
+    )
     moments: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
     coefficients: ClassVar[tuple[str, ...]] = ("lr", "momentum", "weight_decay", "trust", "eps")
 
@@ -81,4 +80,8 @@ class _LARSLoop(TensorLoop):
         p.sub_(direction * group["lr"])
 
 
-OPTIMIZERS.register("lars")(LARS())
+OPTIMIZERS.register(
+    "lars",
+    doc="SGD with momentum, its gradient rescaled layer by layer",
+    source="You et al. 2017, arXiv 1708.03888",
+)(LARS())

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields, named
 from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
+from zoo.optim.fields import BETA1, BETA2
 from zoo.optim.twin import TensorLoop
 from zoo.spec.run import RunSpec
 
@@ -24,7 +26,7 @@ __all__ = ["Lion"]
 class Lion(Optimizer):
     """As algorithm 2 of the paper, with its defaults for β₁ and β₂."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"beta1": 0.9, "beta2": 0.99}
+    fields: ClassVar[Fields] = named(BETA1, BETA2.at(0.99))
     moments: ClassVar[tuple[str, ...]] = ("exp_avg",)
     coefficients: ClassVar[tuple[str, ...]] = ("lr", "keep", "gain1", "gain2")
     decays: ClassVar[Mapping[str, float]] = {"keep": 1.0}
@@ -75,4 +77,8 @@ class _LionLoop(TensorLoop):
         m.mul_(group["beta2"]).add_(g * (1 - group["beta2"]))
 
 
-OPTIMIZERS.register("lion")(Lion())
+OPTIMIZERS.register(
+    "lion",
+    doc="sign of an interpolated momentum, decay apart",
+    source="Chen et al. 2023, arXiv 2302.06675",
+)(Lion())

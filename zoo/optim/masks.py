@@ -12,9 +12,13 @@ __all__ = ["DECAY_MASKS", "column_mask"]
 
 #: Name -> roles that are decayed.
 DECAY_MASKS: Registry[frozenset[str]] = Registry("decay mask", field="decay_mask")
-DECAY_MASKS.register("all")(frozenset({"kernel", "bias", "norm_weight", "norm_bias"}))
-DECAY_MASKS.register("kernels")(frozenset({"kernel"}))
-DECAY_MASKS.register("no_norms")(frozenset({"kernel", "bias"}))
+DECAY_MASKS.register("all", doc="every trained parameter")(
+    frozenset({"kernel", "bias", "norm_weight", "norm_bias"})
+)
+DECAY_MASKS.register("kernels", doc="weight matrices and filters alone")(frozenset({"kernel"}))
+DECAY_MASKS.register("no_norms", doc="all but the parameters of norms")(
+    frozenset({"kernel", "bias"})
+)
 
 
 def column_mask(layout: Layout, roles: frozenset[str], like: Tensor) -> Tensor:

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout, Segment
+from zoo.fields import Fields, named
 from zoo.kernels.newton_schulz import QUINTIC, STEPS
 from zoo.kernels.newton_schulz import newton_schulz_torch as orthogonalized
 from zoo.optim.adam import AdamW
 from zoo.optim.base import OPTIMIZERS, Coefficients, TorchParams
+from zoo.optim.fields import BETA1, BETA2, EPS, MOMENTUM, NESTEROV
 from zoo.optim.segments import at, is_matrix, trained_segments
 from zoo.optim.twin import TensorLoop
 from zoo.spec.run import RunSpec
@@ -38,13 +40,9 @@ RMS = 0.2
 class Muon(AdamW):
     """Muon for hidden matrices, AdamW for the rest; both momenta are kept in ``exp_avg``."""
 
-    fields: ClassVar[Mapping[str, Any]] = {
-        "momentum": 0.95,
-        "nesterov": True,
-        "beta1": 0.9,
-        "beta2": 0.999,
-        "eps": 1e-8,
-    }
+    fields: ClassVar[Fields] = named(
+        MOMENTUM.at(0.95), NESTEROV.at(default=True), BETA1, BETA2, EPS
+    )
     coefficients: ClassVar[tuple[str, ...]] = (*AdamW.coefficients, "lr", "momentum", "gain")
 
     def table(
@@ -138,4 +136,8 @@ def _newton_schulz(u: Tensor) -> Tensor:
     return x
 
 
-OPTIMIZERS.register("muon")(Muon())
+OPTIMIZERS.register(
+    "muon",
+    doc="orthogonalised momentum for hidden matrices, AdamW for the rest",
+    source="Jordan et al. 2024, kellerjordan.github.io/posts/muon",
+)(Muon())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Field, Fields, named
 from zoo.optim.adam import Adam, torch_arguments
 from zoo.optim.base import OPTIMIZERS, Coefficients, TorchParams
 from zoo.spec.run import RunSpec
@@ -26,7 +27,12 @@ __all__ = ["NAdam"]
 class NAdam(Adam):
     """As ``torch.optim.NAdam``."""
 
-    fields: ClassVar[Mapping[str, Any]] = {**Adam.fields, "momentum_decay": 4e-3}
+    fields: ClassVar[Fields] = {
+        **Adam.fields,
+        **named(
+            Field("momentum_decay", "float", 4e-3, "decay of NAdam's momentum schedule", low=0)
+        ),
+    }
     coefficients: ClassVar[tuple[str, ...]] = (
         "now",
         "ahead",
@@ -97,4 +103,8 @@ def _products(beta1: float, psi: float, steps: int) -> NDArray[np.float64]:
     return np.concatenate([[1.0], np.cumprod(_mu(beta1, psi, np.arange(1, steps + 1)))])
 
 
-OPTIMIZERS.register("nadam")(NAdam())
+OPTIMIZERS.register(
+    "nadam",
+    doc="Adam with Nesterov momentum",
+    source="Dozat 2016, Incorporating Nesterov momentum into Adam",
+)(NAdam())

@@ -74,4 +74,8 @@ class RAdam(Adam):
         return torch.optim.RAdam(params, **torch_arguments(run))
 
 
-OPTIMIZERS.register("radam")(RAdam())
+OPTIMIZERS.register(
+    "radam",
+    doc="Adam whose early steps are rectified for their variance",
+    source="Liu et al. 2019, arXiv 1908.03265",
+)(RAdam())

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields, named
 from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
+from zoo.optim.fields import ALPHA, EPS, MOMENTUM
 from zoo.spec.run import RunSpec
 
 __all__ = ["RMSprop"]
@@ -23,7 +25,7 @@ __all__ = ["RMSprop"]
 class RMSprop(Optimizer):
     """As ``torch.optim.RMSprop``, not centred."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0}
+    fields: ClassVar[Fields] = named(ALPHA.at(0.99), EPS, MOMENTUM.at(0.0))
     moments: ClassVar[tuple[str, ...]] = ("square_avg", "momentum_buffer")
     coefficients: ClassVar[tuple[str, ...]] = (
         "lr",
@@ -68,4 +70,8 @@ class RMSprop(Optimizer):
         )
 
 
-OPTIMIZERS.register("rmsprop")(RMSprop())
+OPTIMIZERS.register(
+    "rmsprop",
+    doc="steps over the root of a running average of squared gradients",
+    source="Tieleman and Hinton 2012",
+)(RMSprop())

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields, named
 from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
+from zoo.optim.fields import MOMENTUM, NESTEROV
 from zoo.spec.run import RunSpec
 
 __all__ = ["SGD"]
@@ -21,7 +23,7 @@ __all__ = ["SGD"]
 class SGD(Optimizer):
     """As ``torch.optim.SGD`` with zero dampening."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"momentum": 0.0, "nesterov": False}
+    fields: ClassVar[Fields] = named(MOMENTUM.at(0.0), NESTEROV)
     moments: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
     coefficients: ClassVar[tuple[str, ...]] = ("lr", "momentum", "weight_decay")
 
@@ -52,4 +54,8 @@ class SGD(Optimizer):
         )
 
 
-OPTIMIZERS.register("sgd")(SGD())
+OPTIMIZERS.register(
+    "sgd",
+    doc="gradient descent with momentum or Nesterov momentum",
+    source="Polyak 1964; Sutskever et al. 2013",
+)(SGD())

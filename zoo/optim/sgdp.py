@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields, named
 from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
+from zoo.optim.fields import MOMENTUM, NESTEROV, PROJECTION_DECAY, PROJECTION_DELTA
 from zoo.optim.projection import project_slab, project_tensor
 from zoo.optim.twin import TensorLoop
 from zoo.spec.run import RunSpec
@@ -26,12 +28,7 @@ __all__ = ["SGDP"]
 class SGDP(Optimizer):
     """As the authors' own, the division of the decay by 1 − μ included."""
 
-    fields: ClassVar[Mapping[str, Any]] = {
-        "momentum": 0.9,
-        "nesterov": False,
-        "projection_delta": 0.1,
-        "projection_decay": 0.1,
-    }
+    fields: ClassVar[Fields] = named(MOMENTUM, NESTEROV, PROJECTION_DELTA, PROJECTION_DECAY)
     moments: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
     coefficients: ClassVar[tuple[str, ...]] = (
         "lr",
@@ -86,4 +83,8 @@ class _SGDPLoop(TensorLoop):
         p.sub_(u * group["lr"])
 
 
-OPTIMIZERS.register("sgdp")(SGDP())
+OPTIMIZERS.register(
+    "sgdp",
+    doc="SGD with momentum, without the part that only grows scale-invariant weights",
+    source="Heo et al. 2020, arXiv 2006.08217",
+)(SGDP())

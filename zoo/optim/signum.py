@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields, named
 from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
+from zoo.optim.fields import MOMENTUM
 from zoo.optim.twin import TensorLoop
 from zoo.spec.run import RunSpec
 
@@ -24,7 +26,7 @@ __all__ = ["Signum"]
 class Signum(Optimizer):
     """As algorithm 2 of the paper, with decay apart from the gradient."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"momentum": 0.9}
+    fields: ClassVar[Fields] = named(MOMENTUM)
     moments: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
     coefficients: ClassVar[tuple[str, ...]] = ("lr", "keep", "gain")
     decays: ClassVar[Mapping[str, float]] = {"keep": 1.0}
@@ -66,4 +68,8 @@ class _SignumLoop(TensorLoop):
         p.sub_(m.sign() * group["lr"])
 
 
-OPTIMIZERS.register("signum")(Signum())
+OPTIMIZERS.register(
+    "signum",
+    doc="sign of the momentum, decay apart",
+    source="Bernstein et al. 2018, arXiv 1802.04434",
+)(Signum())

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from zoo.architectures.layout import Layout
+from zoo.fields import Fields, named
 from zoo.optim.adam import AdamW
 from zoo.optim.base import OPTIMIZERS, Coefficients, TorchParams
+from zoo.optim.fields import BETA1, BETA2, EPS
 from zoo.optim.twin import TensorLoop
 from zoo.spec.run import RunSpec
 
@@ -25,7 +27,7 @@ __all__ = ["Yogi"]
 class Yogi(AdamW):
     """As algorithm 2 of the paper, with Adam's bias corrections and decay apart from g."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-3}
+    fields: ClassVar[Fields] = named(BETA1, BETA2, EPS.at(1e-3))
 
     def update(
         self,
@@ -64,4 +66,8 @@ class _YogiLoop(TensorLoop):
         p.sub_(group["lr"] * m_hat / (root + group["eps"]))
 
 
-OPTIMIZERS.register("yogi")(Yogi())
+OPTIMIZERS.register(
+    "yogi",
+    doc="Adam whose second moment changes by bounded amounts",
+    source="Zaheer et al. 2018, NeurIPS",
+)(Yogi())

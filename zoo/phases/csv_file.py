@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import Problem, SpecError, nearest
+from zoo.paths import absolute
 from zoo.phases.cells import INPUTS, Cells
 from zoo.phases.units import UnitChoice, settle_units
 
@@ -69,7 +70,7 @@ def read_cells(
         SpecError: no such file, columns that are missing, given twice, or not numbers; all at once.
     """
     source = str(path)
-    head, rows = _read(Path(path), source)
+    head, rows = _read(absolute(path), source)
     problems: list[Problem] = []
     texts, said, ignored = _columns(head, rows, problems)
     numbers = {name: _numbers(name, texts[name], problems) for name in texts if name not in _AXES}

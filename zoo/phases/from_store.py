@@ -16,6 +16,7 @@ from zoo.phases.cells import Cells, CellSample
 from zoo.spec.run import SEED_FIELDS
 from zoo.store import StoreReader, newest_table, read_table
 from zoo.train.plan import Plan
+from zoo.train.task_data import cohort_objective
 
 __all__ = ["StoreCells", "store_cells"]
 
@@ -70,15 +71,16 @@ def store_cells(
 
     Raises:
         StoreMissingError: no store is there.
-        StoreError: it has no cells yet.
+        StoreError: it has no cells yet, or models of floats, which have no training error.
         UnknownNameError: it has no such table.
     """
+    reader = StoreReader(path)
+    judged = _classifying(reader.plan)
     name = table or newest_table(path, "cells")
     if name is None:
         msg = f"{path} has no cells yet; run `zoo landscape {path}` first"
         raise StoreError(msg)
     columns, attributes = read_table(path, name)
-    reader = StoreReader(path)
     n = len(columns["cell"])
     errors = {k: columns[f"{c}_se"] for k, c in _COLUMNS.items() if f"{c}_se" in columns}
     members = np.asarray(columns["members"], dtype=np.str_).reshape(n, -1)
@@ -90,12 +92,15 @@ def store_cells(
     first = _first_runs(reader.plan, members)
     axes = {k: str(attributes[k]) for k in ("load", "temperature") if attributes.get(k)}
     axes = axes or dict(reader.plan.axes)
+    known = np.array([row[0] in judged for row in members], dtype=np.bool_)
     samples = _samples(reader, members, columns, pairs, collapse)
     empty = np.full(n, "")
     cells = Cells(
         load=np.asarray(columns.get("load", empty), dtype=np.str_),
         temperature=np.asarray(columns.get("temperature", empty), dtype=np.str_),
-        values={k: _float(columns[c]) for k, c in _COLUMNS.items() if c in columns},
+        values={
+            k: np.where(known, columns[c], np.nan) for k, c in _COLUMNS.items() if c in columns
+        },
         errors={k: _float(v) for k, v in errors.items()},
         chance_loss=_float(columns["chance_loss"]),
         bad_share=np.array([sample.bad.mean() for sample in samples], dtype=np.float64),
@@ -105,6 +110,23 @@ def store_cells(
     )
     names = (name, pairs_name) if pairs else (name,)
     return StoreCells(cells, columns, names, axes, _rest(first, axes), members)
+
+
+def _classifying(plan: Plan) -> frozenset[str]:
+    """Return the run ids of models whose predictions are right or wrong.
+
+    Raises:
+        StoreError: there are none.
+    """
+    found = [cohort for cohort in plan.cohorts if cohort_objective(cohort).classifies]
+    if not found:
+        cohort = plan.cohorts[0]
+        msg = (
+            "phases need a training error, and these models have none: objective ="
+            f" {cohort.runs[0].objective!r} fits floats; its cells are in the table of cells"
+        )
+        raise StoreError(msg)
+    return frozenset(run_id for cohort in found for run_id in cohort.run_ids)
 
 
 def _float(values: NDArray[Any]) -> _F64:
@@ -173,6 +195,10 @@ def _models(reader: StoreReader) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for source in reader.cohorts:
         rows, last = np.arange(source.cohort.models), np.maximum(source.last, 0)
+        if not cohort_objective(source.cohort).classifies:
+            nothing = {**dict.fromkeys(_COLUMNS, np.nan), "bad": 0.0}
+            found |= {run_id: dict(nothing) for run_id in source.cohort.run_ids}
+            continue
         inputs = {
             "train_loss": _float(source.metric("train_loss"))[rows, last],
             "train_error": 100.0 * (1.0 - _float(source.metric("train_accuracy"))[rows, last]),

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.errors import StoreError
+from zoo.errors import StoreBusyError, StoreError
+from zoo.paths import absolute
 from zoo.phases.cells import INPUTS
 from zoo.phases.confidence import DRAWS
 from zoo.phases.from_store import StoreCells, store_cells
@@ -28,18 +29,22 @@ from zoo.store import (
     derived_columns,
     newest_table,
     publish,
-    publish_table,
+    publish_next,
     read_plan,
     read_table,
     stage_id,
     table_names,
 )
+from zoo.store.locks import hold_patiently
+from zoo.store.paths import StorePaths
 
 __all__ = ["Published", "label_store", "labels_of_store", "read_labels"]
 
 #: Changes whenever the rule, the margin or the confidence mean something else.
-RULE_VERSION = 1
+RULE_VERSION = 2
 _STAGE = "label"
+#: How long to wait for another process that publishes labels.
+_PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +105,8 @@ def label_store(
     Raises:
         StoreMissingError: no store is there.
         StoreError: it has no cells yet, or cannot be written.
-        StoreBusyError: another process changes the store's metadata and does not end.
+        StoreBusyError: another process changes the store's metadata, or labels it, and does not
+            end.
     """
     source, labels = labels_of_store(path, limits, draws=draws)
     settings = {
@@ -110,20 +116,22 @@ def label_store(
         "draws": draws,
     }
     identity = stage_id(_STAGE, settings)
-    table = _same(path, identity)
-    new = table is None
-    if table is None:
-        newest = newest_table(path, "phases")
-        table = f"phases-v{1 + (int(newest.rpartition('v')[2]) if newest else 0)}"
-        facts = {
-            "stage": _STAGE,
-            "stage-id": identity,
-            "axes": dict(source.axes),
-            "confidence-from": labels.confidence_from,
-            **settings,
-        }
-        publish_table(path, table, table_columns(source, labels), facts)
-    publish(path, _model_columns(path, source, labels, table), stage=_STAGE, stage_id=identity)
+    facts = {
+        "stage": _STAGE,
+        "stage-id": identity,
+        "axes": dict(source.axes),
+        "confidence-from": labels.confidence_from,
+        **settings,
+    }
+    columns = table_columns(source, labels)
+    # who labels at the same time waits, so that columns of two versions are not mixed
+    lock = StorePaths(absolute(path)).locks / "label.lock"
+    with hold_patiently(lock, leased=True, patience_s=_PATIENCE_S) as owned:
+        if not owned:
+            msg = f"another process has been labelling {path} for {_PATIENCE_S:.0f} s; try again"
+            raise StoreBusyError(msg)
+        table, new = publish_next(path, "phases", columns, facts, lambda: _same(path, identity))
+        publish(path, _model_columns(path, source, labels, table), stage=_STAGE, stage_id=identity)
     return Published(table, new, labels, source)
 
 
@@ -149,7 +157,7 @@ def read_labels(
 def current_table(path: str | PathLike[str]) -> str | None:
     """Return the name of the table that the column ``phase`` comes from, or None."""
     for cohort in read_plan(path).cohorts:
-        column = derived_columns(path, cohort.id).get("phase")
+        column = derived_columns(path, cohort).get("phase")
         if column is not None:
             return str(column["attributes"].get("table", newest_table(path, "phases")))
     return newest_table(path, "phases")
@@ -175,7 +183,10 @@ def table_columns(source: StoreCells, labels: Labels) -> dict[str, TableColumn]:
         "candidates": (decision.candidates, "every phase that missing numbers leave open"),
         "confidence": (labels.confidence, "share of resampled zoos with the same label"),
         "margin": (decision.margin, "distance to the nearest threshold, in standard errors"),
-        "boundary": (decision.boundary, "whether the margin is below the threshold 'boundary'"),
+        "boundary": (
+            decision.boundary,
+            "1 where the margin is below the threshold 'boundary', else 0; NaN: margin not known",
+        ),
         "hard_by": (decision.hard_by, "the test that said whether training is finished"),
         "cka_cut": (labels.cut.cka, "threshold on output similarity"),
         "cka_cut_source": (labels.cut.source, "where it comes from"),
@@ -215,8 +226,8 @@ def _model_columns(
                 "distance of the cell to the nearest threshold, in standard errors",
             ),
             "phase_boundary": (
-                np.append(decision.boundary, np.False_)[at],
-                "whether the cell stands on a boundary",
+                np.append(decision.boundary, np.nan)[at],
+                "1 if the cell is on a boundary, else 0; NaN where its margin is not known",
             ),
         }
         found += [

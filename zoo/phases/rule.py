@@ -57,16 +57,17 @@ class Decision:
         codes: ``[N]`` index into :data:`PHASES`; -1 = undetermined.
         hard_by: ``[N]`` the test that said whether training is finished; empty where none could.
         candidates: ``[N]`` every phase that the missing numbers leave open, as ``"IV-A|IV-B"``.
-        margin: ``[N]`` the least of |value - threshold| / standard error over the tests that the
-            label hangs on; NaN where a standard error is not known.
-        boundary: ``[N]`` margin below the threshold ``boundary``.
+        margin: ``[N]`` the least of ``|value - threshold| / standard error`` over the tests that
+            the label hangs on; NaN where a standard error is not known.
+        boundary: ``[N]`` 1 where the margin is below the threshold ``boundary``, 0 where it is
+            not, NaN where the margin is not known.
     """
 
     codes: _Codes
     hard_by: NDArray[np.str_]
     candidates: NDArray[np.str_]
     margin: _F64
-    boundary: NDArray[np.bool_]
+    boundary: _F64
 
     @property
     def phases(self) -> NDArray[np.str_]:
@@ -139,7 +140,7 @@ def decide(cells: Cells, limits: Thresholds, cut: Cut) -> Decision:
         hard_by=np.array([*tests, ""])[by],
         candidates=_candidates(codes, hard, mc, cka, cut.cka, limits),
         margin=margin,
-        boundary=margin < limits.boundary,
+        boundary=np.where(np.isnan(margin), np.nan, margin < limits.boundary),
     )
 
 

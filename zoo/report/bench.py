@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.dataset.benchmark import CONTROLS, BenchRow
+from zoo.report.figures import literal, new_figure
+from zoo.report.picture_file import check_picture, save_figure
 from zoo.report.tables import format_table
 
 __all__ = ["bench_plot", "bench_table"]
@@ -56,20 +58,16 @@ def bench_plot(rows: Sequence[BenchRow], path: str | os.PathLike[str], *, title:
 
     Raises:
         ImportError: matplotlib is not installed.
+        QueryError: a path that cannot be drawn to.
+        NameTakenError: something else than a picture of ours is at the path.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        msg = "bench_plot needs matplotlib: pip install 'phasezoo[plot]'"
-        raise ImportError(msg) from error
+    check_picture(path)
     tasks = list(dict.fromkeys(row.task for row in rows))
     labels = list(dict.fromkeys((row.inputs, row.model) for row in rows))
     columns = min(_COLUMNS, len(tasks))
     lines = -(-len(tasks) // columns)
     height = 0.24 * len(labels) + 1.1
-    figure = Figure(figsize=(3.1 * columns + 2.4, height * lines + 0.7), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.1 * columns + 2.4, height * lines + 0.7)
     grid: Any = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axes in grid.flat[len(tasks) :]:
         axes.set_visible(False)
@@ -80,15 +78,13 @@ def bench_plot(rows: Sequence[BenchRow], path: str | os.PathLike[str], *, title:
         for tick, (inputs, _) in zip(line[0].get_yticklabels(), labels, strict=True):
             tick.set_color(_CONTROL if inputs in CONTROLS else _WEIGHTS)
     grid[0][0].invert_yaxis()  # for all: they share the axis
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(literal(title), fontsize=11)
     figure.supxlabel(
         "controls (no weights) in brown, weights in blue; bars: 95 %, resampled configurations; "
         "shaded: up to the best control; dotted: chance",
         fontsize=8,
     )
-    target = Path(path)
-    figure.savefig(target, dpi=140)
-    return target
+    return save_figure(figure, path, dpi=140)
 
 
 def _draw(axes: Any, rows: Sequence[BenchRow], labels: Sequence[tuple[str, str]]) -> None:

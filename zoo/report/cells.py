@@ -28,12 +28,14 @@ class Grid:
         title: what tells its cells from those of other diagrams; empty where nothing does.
         load, temperature: the levels of both axes, in order, as text.
         index: ``[T, L]`` number of the cell at each point, -1 where there is none.
+        hidden: cells that are not in ``index``, since another one is at their point.
     """
 
     title: str
     load: tuple[str, ...]
     temperature: tuple[str, ...]
     index: NDArray[np.int64]
+    hidden: int = 0
 
     def take(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return values of cells ``[N]`` on the grid, ``[T, L]``; NaN where there is no cell."""
@@ -85,7 +87,7 @@ def _title(part: Mapping[str, str], fields: Sequence[str]) -> str:
 
 
 def grids(load: Sequence[str], temperature: Sequence[str], rest: Sequence[str]) -> list[Grid]:
-    """Return one grid for each value of ``rest``; of cells at one point the last one counts.
+    """Return one grid for each value of ``rest``; of cells at one point the last one is shown.
 
     Args:
         load, temperature, rest: of each cell, as text.
@@ -98,7 +100,8 @@ def grids(load: Sequence[str], temperature: Sequence[str], rest: Sequence[str]) 
         index = np.full((len(y), len(x)), -1, dtype=np.int64)
         for n in here:
             index[y.index(temperature[n]), x.index(load[n])] = n
-        found.append(Grid(title, x, y, index))
+        hidden = len(here) - int((index >= 0).sum())
+        found.append(Grid(title, x, y, index, hidden))
     return found
 
 
@@ -112,7 +115,7 @@ def phase_grids(
         axes: names of the two axes, where they have any.
         rest: ``[N]`` what else tells cells apart.
     """
-    cells, phases, near = labels.cells, labels.phases, labels.decision.boundary
+    cells, phases, near = labels.cells, labels.phases, labels.decision.boundary == 1
     corner = f"{axes.get('temperature', 'temperature')} \\ {axes.get('load', 'load')}"
     found = []
     for grid in grids(cells.load.tolist(), cells.temperature.tolist(), list(rest)):
@@ -124,7 +127,10 @@ def phase_grids(
             for x, n in zip(grid.load, line, strict=True):
                 row[x] = "" if n < 0 else f"{_short(phases[n])}{'~' if near[n] else ''}"
             rows.append(row)
-        found.append((grid.title, format_table(rows)))
+        text = format_table(rows)
+        if grid.hidden:
+            text += f"\n(cells that others at the same point hide: {grid.hidden})"
+        found.append((grid.title, text))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["BASIN", "INK", "PAPER", "PHASE_STYLES", "PhaseStyle", "blend", "ink_on"]
+__all__ = ["BASIN", "INK", "PAPER", "PHASE_STYLES", "PhaseStyle", "blend", "ink_on", "style_of"]
 
 #: Text and lines; ground.
 INK, PAPER = "#22262e", "#ffffff"
@@ -20,7 +20,7 @@ class PhaseStyle:
 
     Args:
         colour: of its area.
-        short: what stands in a cell.
+        short: its name in a cell.
         words: what it is.
     """
 
@@ -39,6 +39,11 @@ PHASE_STYLES: Mapping[str, PhaseStyle] = {
     "IV-B": PhaseStyle("#2f8f6f", "IV-B", "finished, connected, similar"),
     "undetermined": PhaseStyle("#d5d6d8", "?", "undetermined: numbers are missing"),
 }
+
+
+def style_of(phase: str) -> PhaseStyle:
+    """Return how a phase is drawn; a name that is not known is drawn as undetermined."""
+    return PHASE_STYLES.get(phase, PHASE_STYLES["undetermined"])
 
 
 def _channels(colour: str) -> tuple[int, int, int]:

@@ -13,15 +13,29 @@ from numpy.typing import NDArray
 
 from zoo.dataset import Zoo
 from zoo.errors import QueryError
+from zoo.report.figures import literal, new_figure
+from zoo.report.grid import level_text
+from zoo.report.picture_file import check_picture, save_figure
+from zoo.report.pooling import (
+    diet_fields,
+    is_seed,
+    pooled_values,
+    pooled_words,
+    split_fields,
+    split_order,
+)
 from zoo.spec.run import RunSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["DietCell", "accuracy_by_keep", "confidence", "keep_plot", "rule_name"]
+__all__ = [
+    "DietCell", "accuracy_by_keep", "confidence", "keep_plot", "pooled_by_diet", "rule_name",
+]  # fmt: skip
 
 #: Level of the confidence intervals.
 LEVEL = 0.95
+_COLUMNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +46,8 @@ class DietCell:
         rule: the rule in words (``"el2n@5 hardest"``); ``"full"`` without a diet.
         keep: share kept.
         label_noise: share of wrong labels.
-        values: one a run.
+        rest: what else tells it from other cells (``"lr = 0.1, width = 16"``); empty if nothing.
+        values: one per run.
         mean: of them.
         half: half the width of the 95 % confidence interval of the mean (Student's t); NaN for
             one run.
@@ -41,6 +56,7 @@ class DietCell:
     rule: str
     keep: float
     label_noise: float
+    rest: str
     values: tuple[float, ...]
     mean: float
     half: float
@@ -58,8 +74,13 @@ def confidence(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, fl
     return float(numbers.mean()), float(half)
 
 
-def rule_name(run: RunSpec) -> str:
-    """Return the diet of a run in a few words, without its size."""
+def rule_name(run: RunSpec, more: Sequence[str] = ()) -> str:
+    """Return the diet of a run in a few words, without its size.
+
+    Args:
+        run: the run.
+        more: fields of diets to name besides, where the run has them.
+    """
     words = []
     if run.keep is not None:
         at = "" if run.score_epoch is None else f"@{run.score_epoch:g}"
@@ -71,61 +92,132 @@ def rule_name(run: RunSpec) -> str:
         words += [f"by {run.scorer}"] if run.scorer not in (None, "self") else []
         words += ["epochs"] if run.budget == "epochs" else []
     words += [run.dynamic] if run.dynamic != "none" else []
+    words += [f"{f} {getattr(run, f):g}" for f in more if getattr(run, f) is not None]
     return " ".join(words) or "full"
 
 
-def accuracy_by_keep(zoo: Zoo, *, value: str = "test_accuracy") -> list[DietCell]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    """The last checkpoints of a zoo, and what tells their diets apart.
+
+    Args:
+        specs: of each run.
+        values: of each run.
+        more: fields of diets that :func:`rule_name` does not name by itself.
+        rest: other fields that differ within one rule, size and label noise.
+        columns: name -> one value per run, of those fields and of rule, size and noise.
+    """
+
+    specs: Sequence[RunSpec]
+    values: Sequence[float]
+    more: tuple[str, ...]
+    rest: tuple[str, ...]
+    columns: Mapping[str, NDArray[Any]]
+
+
+#: Fields that :func:`rule_name` names, and the size.
+_NAMED = ("score", "keep", "select", "offset", "trim", "score_epoch", "scorer", "balance", "budget",
+          "dynamic")  # fmt: skip
+_GROUPS = ("label_noise", "rule", "keep")
+
+
+def _runs(zoo: Zoo, value: str) -> _Runs:
+    view = zoo.query("epoch == -1")
+    specs = [zoo.run(run_id).spec for run_id in view.column("run_id").tolist()]
+    names = [f for f in zoo.varying if f not in (*_NAMED, "label_noise") and not is_seed(f)]
+    more = tuple(f for f in names if f in diet_fields())
+    others = [f for f in names if f not in more]
+    columns = {f: view.column(f) for f in (*others, *filter(is_seed, zoo.varying))}
+    columns["rule"] = np.array([rule_name(run, more) for run in specs])
+    columns["label_noise"] = view.column("label_noise")
+    columns["keep"] = np.array([1.0 if run.keep is None else run.keep for run in specs])
+    rest = tuple(split_order(columns, _GROUPS, others))
+    return _Runs(specs, view.column(value).tolist(), more, rest, columns)
+
+
+def accuracy_by_keep(
+    zoo: Zoo, *, value: str | None = None, by: Sequence[str] | None = None
+) -> list[DietCell]:
     """Return a cell for each rule, size and label noise, of each run's last checkpoint.
 
-    Runs that differ in anything else but seeds are taken together.
+    Runs of one cell differ in seeds alone, unless ``by`` says otherwise.
+
+    Args:
+        zoo: the zoo.
+        value: the column; None = the zoo's headline.
+        by: other fields that tell cells apart; None = all that differ.
 
     Raises:
         QueryError: an unknown column.
     """
-    view = zoo.query("epoch == -1")
-    numbers = view.column(value)
-    found: dict[tuple[float, str, float], list[float]] = {}
-    for run_id, number in zip(view.column("run_id").tolist(), numbers.tolist(), strict=True):
-        run = zoo.run(run_id).spec
-        key = (run.label_noise, rule_name(run), run.keep if run.keep is not None else 1.0)
+    return _cells(_runs(zoo, value or zoo.headline()), by)
+
+
+def _cells(runs: _Runs, by: Sequence[str] | None) -> list[DietCell]:
+    fields = runs.rest if by is None else by
+    found: dict[tuple[float, str, str, float], list[float]] = {}
+    for run, number in zip(runs.specs, runs.values, strict=True):
+        rest = ", ".join(f"{name} = {level_text(getattr(run, name))}" for name in fields)
+        keep = run.keep if run.keep is not None else 1.0
+        key = (run.label_noise, rest, rule_name(run, runs.more), keep)
         found.setdefault(key, []).append(float(number))
     cells = []
-    for (noise, rule, keep), values in sorted(found.items()):
+    for (noise, rest, rule, keep), values in sorted(found.items()):
         mean, half = confidence(values)
-        cells.append(DietCell(rule, keep, noise, tuple(values), mean, half))
+        cells.append(DietCell(rule, keep, noise, rest, tuple(values), mean, half))
     return cells
 
 
-def keep_plot(zoo: Zoo, path: str | os.PathLike[str], *, value: str = "test_accuracy") -> Path:
-    """Draw accuracy against the share kept, a line a rule with its 95 % band; return the path.
+def keep_plot(zoo: Zoo, path: str | os.PathLike[str], *, value: str | None = None) -> Path:
+    """Draw accuracy against the share kept, a line per rule with its 95 % band; return the path.
 
-    The grey line is the whole training set with its band. A panel for each label noise.
+    The grey line is the whole training set with its band. There is a panel for each label noise,
+    and for each value of what else differs, as long as these are few; the last line of the picture
+    says what is pooled over.
 
     Raises:
         ImportError: matplotlib is not installed.
-        QueryError: no run of the zoo is on a diet, or an unknown column.
+        QueryError: no run of the zoo is on a diet, an unknown column, or a path that cannot be
+            drawn to.
+        NameTakenError: something else than a picture of ours is at the path.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        msg = "keep_plot needs matplotlib: pip install 'phasezoo[plot]'"
-        raise ImportError(msg) from error
-    cells = accuracy_by_keep(zoo, value=value)
-    noises = sorted({cell.label_noise for cell in cells if cell.keep < 1})
-    if not noises:
+    check_picture(path)
+    value = value or zoo.headline()
+    runs = _runs(zoo, value)
+    split = split_fields(runs.columns, _GROUPS, runs.rest)
+    cells = _cells(runs, split)
+    panels = sorted({(cell.rest, cell.label_noise) for cell in cells if cell.keep < 1})
+    if not panels:
         msg = "no run of this zoo is on a static diet, so there is nothing to draw against keep"
         raise QueryError(msg)
-    figure = Figure(figsize=(5.6 * len(noises) + 0.4, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(noises), squeeze=False)[0]
+    columns = min(len(panels), _COLUMNS)
+    lines = -(-len(panels) // columns)
+    figure = new_figure(5.6 * columns + 0.4, 4.4 * lines + 0.3)
+    places = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     styles = _styles([cell.rule for cell in cells if cell.keep < 1])
-    for axis, noise in zip(axes, noises, strict=True):
-        _panel(axis, [c for c in cells if c.label_noise == noise], styles, value)
-        axis.set_title(f"label noise {noise:g}" if noise or len(noises) > 1 else "data diets")
-    target = Path(path)
-    figure.savefig(target, dpi=150)
-    return target
+    noises = {noise for _, noise in panels}
+    for axes, (rest, noise) in zip(places, panels, strict=False):
+        _panel(axes, [c for c in cells if (c.rest, c.label_noise) == (rest, noise)], styles, value)
+        title = [f"label noise {noise:g}"] if noise or len(noises) > 1 else []
+        axes.tick_params(labelleft=True)
+        axes.set_title(literal(", ".join([*title, *([rest] if rest else [])]) or "data diets"))
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
+    words = pooled_words(_pooled(runs, split)) or "one run"
+    text = f"Mean of each run's last checkpoint over {words}; bands: 95 % interval of the mean."
+    figure.supxlabel(literal(text), fontsize=8.5, color="0.25", x=0.01, ha="left")
+    return save_figure(figure, path, dpi=150)
+
+
+def _pooled(runs: _Runs, split: Sequence[str]) -> dict[str, list[Any]]:
+    names = [f for f in runs.columns if f not in (*_GROUPS, *split)]
+    return pooled_values(runs.columns, [*_GROUPS, *split], names)
+
+
+def pooled_by_diet(zoo: Zoo) -> dict[str, list[Any]]:
+    """Return what the cells of :func:`accuracy_by_keep` pool over: field -> its values."""
+    runs = _runs(zoo, "step")
+    return _pooled(runs, runs.rest)
 
 
 def _styles(rules: Sequence[str]) -> Mapping[str, dict[str, Any]]:

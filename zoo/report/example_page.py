@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.report.score_tables import find_scores, load_scored
+from zoo.report.figures import literal, new_figure
+from zoo.report.picture_file import check_picture, save_figure
+from zoo.report.score_tables import ScoreTable, find_scores, load_scored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +39,7 @@ def example_page(
     score: str | None = None,
     epoch: float | None = None,
     count: int = 24,
+    paths: Mapping[str, str] | None = None,
 ) -> Path:
     """Draw the examples with the lowest and the highest score of a store; return the file's path.
 
@@ -48,28 +52,22 @@ def example_page(
         score: which score; None = EL2N if it is there.
         epoch: at which epoch; None = the last.
         count: examples of either kind.
+        paths: data set -> path, before what the environment and the store say.
 
     Raises:
         ImportError: matplotlib is not installed.
-        QueryError: the store has no such scores.
+        QueryError: the store has no such scores, or a path that cannot be drawn to.
+        NameTakenError: something else than a picture of ours is at the path.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        msg = "example_page needs matplotlib: pip install 'phasezoo[plot]'"
-        raise ImportError(msg) from error
+    check_picture(file)
     table, name, at = find_scores(path, score, epoch)
-    dataset, labels = load_scored(path, table)
+    dataset, labels = load_scored(path, table, paths=paths)
     order = np.argsort(table.mean(name, at), kind="stable")
     count = min(count, len(order) // 2)
     rows = -(-count // _COLUMNS)
-    figure = Figure(figsize=(_COLUMNS * 0.95, 2.35 * rows + 1.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(_COLUMNS * 0.95, 2.35 * rows + 1.4)
     halves: Any = figure.subfigures(2, 1)
-    figure.suptitle(
-        f"{dataset.name}: {name} at epoch {at:g}, mean of {table.job.seeds} models", fontsize=11
-    )
+    figure.suptitle(literal(_title(table, name, at)), fontsize=11)
     for half, title, ids in (
         (halves[0], "easiest", order[:count]),
         (halves[1], "hardest", order[::-1][:count]),
@@ -84,10 +82,20 @@ def example_page(
             shown = _name(dataset.name, own)
             if own != true:
                 shown += f"\n({_name(dataset.name, true)})"
-            cell.set_title(shown, fontsize=7, color="#c00000" if own != true else "black", pad=2)
-    target = Path(file)
-    figure.savefig(target, dpi=130)
-    return target
+            cell.set_title(
+                literal(shown), fontsize=7, color="#c00000" if own != true else "black", pad=2
+            )
+    return save_figure(figure, file, dpi=130)
+
+
+def _title(table: ScoreTable, score: str, epoch: float) -> str:
+    """Return what was scored, and by which models: a store may have several tables of a score."""
+    scorer = table.job.scorer
+    noise = f", label noise {scorer.label_noise:g}" if scorer.label_noise else ""
+    return (
+        f"{scorer.data}{noise}: {score} at epoch {epoch:g}\nmean of {table.job.seeds} models"
+        f" ({scorer.architecture} of width {scorer.width}), table {table.name}"
+    )
 
 
 def _name(data: str, label: int) -> str:

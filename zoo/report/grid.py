@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 from zoo.dataset import View, Zoo
 from zoo.dataset.table import group_codes
 from zoo.errors import QueryError
-from zoo.spec.run import SEED_FIELDS, field_infos
+from zoo.report.pooling import is_seed, pooled_values, split_fields
+from zoo.spec.run import field_infos
 
-__all__ = ["Axis", "Curve", "Panel", "choose_axes", "learning_curves", "make_axis", "panels"]
+__all__ = [
+    "Axis", "Curve", "Panel", "check_value", "choose_axes", "learning_curves", "level_text",
+    "make_axis", "panel_groups", "panels", "pooled_in",
+]  # fmt: skip
 
 _MAX_LEVELS = 24
 _BINS = 12
-_MAX_PANELS = 6
 _LOST = ("diverged", "failed")
 
 
@@ -27,7 +31,7 @@ class Axis:
 
     Args:
         name: the column.
-        labels: one a level, in order.
+        labels: one per level, in order.
         edges: upper edges of all bins but the last, for a numeric axis with many values.
         values: the value of each level where every value is a level.
     """
@@ -49,19 +53,21 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """One heat map: temperature levels by load levels.
+    """One heat map, temperature levels by load levels.
 
     Args:
-        title: the level of the third axis, empty where there is none.
+        title: what tells its runs from those of other panels; empty where nothing does.
         mean: ``[T, L]`` mean over the runs that did not diverge or fail; NaN where there is none.
-        n: ``[T, L]`` how many runs that is.
-        diverged: ``[T, L]`` diverged runs.
+        n: ``[T, L]`` number of those runs.
+        diverged: ``[T, L]`` number of diverged runs.
+        planned: ``[T, L]`` number of runs of any kind.
     """
 
     title: str
     mean: NDArray[np.float64]
     n: NDArray[np.int64]
     diverged: NDArray[np.int64]
+    planned: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,37 +88,42 @@ class Curve:
 
 
 def choose_axes(
-    zoo: Zoo, load: str | None = None, temperature: str | None = None, panel: str | None = None
-) -> tuple[str, str, str | None]:
-    """Return the columns for load, temperature and panels.
+    zoo: Zoo,
+    load: str | None = None,
+    temperature: str | None = None,
+    panel: str | Sequence[str] | None = None,
+) -> tuple[str, str, tuple[str, ...]]:
+    """Return the columns for load and temperature, and those that panels are made by.
 
     What is not given is the sweep's own axis, or else a varying field: numbers first, seeds last.
-    The panels are by norm, or by the first field left that has at most six values.
+    The panels are by :func:`zoo.report.pooling.split_fields`.
 
     Raises:
-        QueryError: a column that is unknown, or has a value a checkpoint instead of a run.
+        QueryError: a column that is unknown, or has one value per checkpoint rather than per run.
     """
-    for name in (load, temperature, panel):
+    given = (panel,) if isinstance(panel, str) else None if panel is None else tuple(panel)
+    for name in (load, temperature, *(given or ())):
         if name is not None and (name not in zoo.columns or zoo.column_info[name].per != "run"):
             zoo.runs(columns=[name])
-    varying = [name for name in zoo.varying if name not in ("seed", *SEED_FIELDS)]
+    varying = [name for name in zoo.varying if not is_seed(name)]
     numbers = [name for name in varying if field_infos()[name].kind in ("int", "float")]
     # width and batch size are what every zoo has, so they stand for an axis that does not vary
     spare = [*numbers, *varying, "width", "batch_size", "lr"]
     first = load or zoo.axes.get("load") or next(n for n in spare if n != temperature)
     second = temperature or zoo.axes.get("temperature") or next(n for n in spare if n != first)
-    if panel is None:
-        left = sorted((n for n in varying if n not in (first, second)), key=lambda n: n != "norm")
-        table = zoo.runs(columns=left)
-        panel = next((n for n in left if len(np.unique(table[n])) <= _MAX_PANELS), None)
-    return first, second, panel
+    if given is None:
+        left = [name for name in varying if name not in (first, second)]
+        table = zoo.runs(columns=list(dict.fromkeys((first, second, *left))))
+        columns = {name: table[name] for name in table.dtype.names or ()}
+        given = split_fields(columns, (first, second), left)
+    return first, second, given
 
 
 def make_axis(name: str, column: NDArray[Any]) -> Axis:
     """Return the levels of a column: its values, or twelve quantile bins where they are many."""
     values = np.unique(column)
     if len(values) <= _MAX_LEVELS or values.dtype.kind not in "iuf":
-        return Axis(name, tuple(_label(v) for v in values.tolist()), values)
+        return Axis(name, tuple(level_text(v) for v in values.tolist()), values)
     edges = np.unique(np.quantile(column, np.linspace(0, 1, _BINS + 1)[1:-1]))
     bins = np.searchsorted(edges, column, side="left")
     middles = [float(np.median(column[bins == b])) for b in np.unique(bins)]
@@ -120,10 +131,10 @@ def make_axis(name: str, column: NDArray[Any]) -> Axis:
 
 
 def panels(
-    zoo: Zoo, load: str, temperature: str, panel: str | None, *, value: str = "test_accuracy"
+    zoo: Zoo, load: str, temperature: str, split: Sequence[str], *, value: str = "test_accuracy"
 ) -> tuple[Axis, Axis, list[Panel]]:
-    """Return the load axis, the temperature axis and a heat map for each level of ``panel``."""
-    names = list(dict.fromkeys(n for n in ("run_id", "status", load, temperature, panel) if n))
+    """Return the load axis, the temperature axis and a heat map for each value of ``split``."""
+    names = list(dict.fromkeys(("run_id", "status", load, temperature, *split)))
     runs = zoo.runs(columns=names)
     x, y = make_axis(load, runs[load]), make_axis(temperature, runs[temperature])
     last = zoo.query("epoch == -1")
@@ -133,22 +144,29 @@ def panels(
     score[at] = last.column(value)
     lost = np.isin(runs["status"], _LOST)
     cell = y.codes(runs[temperature]) * len(x) + x.codes(runs[load])
-    levels = [None] if panel is None else np.unique(runs[panel]).tolist()
     found = []
-    for level in levels:
-        here = np.ones(len(runs), bool) if panel is None else _equal(runs[panel], level)
+    for title, here in panel_groups(runs, split):
         used = here & ~lost & np.isfinite(score)
         n = _count(cell[used], y, x)
         total = np.bincount(cell[used], score[used], minlength=len(x) * len(y)).reshape(n.shape)
         mean = np.where(n > 0, total / np.maximum(n, 1), np.nan)
         diverged = _count(cell[here & (runs["status"] == "diverged")], y, x)
-        title = "" if panel is None else f"{panel} = {_label(level)}"
-        found.append(Panel(title, mean, n, diverged))
+        found.append(Panel(title, mean, n, diverged, _count(cell[here], y, x)))
     return x, y, found
 
 
+def panel_groups(runs: NDArray[Any], split: Sequence[str]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Return the title of each panel, and which rows of a table are in it."""
+    codes, first = group_codes([np.zeros(len(runs), np.int64), *(runs[name] for name in split)])
+    told = [name for name in split if len(group_codes([runs[name]])[1]) > 1] or list(split)
+    return [
+        (", ".join(f"{n} = {level_text(runs[n][at].item())}" for n in told), codes == group)
+        for group, at in enumerate(first.tolist())
+    ]
+
+
 def learning_curves(view: View, load: Axis, *, value: str = "test_accuracy") -> list[Curve]:
-    """Return one curve a level of the load axis, over the checkpoints of a view.
+    """Return one curve per level of the load axis, over the checkpoints of a view.
 
     Checkpoints are pooled by epoch; where the runs share few epochs (checkpoint plans in steps),
     by checkpoint index, at the mean epoch.
@@ -171,6 +189,15 @@ def learning_curves(view: View, load: Axis, *, value: str = "test_accuracy") -> 
     return curves
 
 
+def pooled_in(zoo: Zoo, axes: Sequence[Axis], split: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the fields that differ among runs of one level of each axis, in one panel."""
+    names = [name for name in zoo.varying if name not in (*split, *(a.name for a in axes))]
+    runs = zoo.runs(columns=list(dict.fromkeys((*(a.name for a in axes), *split, *names))))
+    columns: dict[str, NDArray[Any]] = {name: runs[name] for name in (*split, *names)}
+    columns |= {axis.name: axis.codes(runs[axis.name]) for axis in axes}
+    return pooled_values(columns, [*(a.name for a in axes), *split], names)
+
+
 def check_value(zoo: Zoo, value: str) -> None:
     """Raise unless ``value`` is a recorded metric.
 
@@ -183,16 +210,13 @@ def check_value(zoo: Zoo, value: str) -> None:
         raise QueryError(msg)
 
 
-def _equal(column: NDArray[Any], level: Any) -> NDArray[np.bool_]:
-    return np.asarray(column != column if level != level else column == level)
-
-
 def _count(cells: NDArray[np.intp], y: Axis, x: Axis) -> NDArray[np.int64]:
     counts = np.bincount(cells, minlength=len(x) * len(y))
     return counts.reshape(len(y), len(x)).astype(np.int64)
 
 
-def _label(value: Any) -> str:
+def level_text(value: Any) -> str:
+    """Return a value of a column as a label."""
     if isinstance(value, float):
         return "none" if value != value else f"{value:.4g}"
-    return str(value)
+    return str(value) or "none"

@@ -1,4 +1,4 @@
-"""Group tables: one number a group of checkpoints, with its spread and its count."""
+"""Group tables: the mean of each group of checkpoints, with its spread and its count."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from zoo.dataset.table import group_codes, structured
 __all__ = ["group_table"]
 
 
-def group_table(view: View, by: str | Sequence[str], value: str = "test_accuracy") -> NDArray[Any]:
+def group_table(view: View, by: str | Sequence[str], value: str | None = None) -> NDArray[Any]:
     """Return n, mean, standard deviation, minimum and maximum of a column in each group.
 
     Fields of the structured array: the columns ``by`` (groups in their order), ``n``, ``mean``,
     ``std`` (of a sample, divided by n - 1; NaN for one row), ``min``, ``max``. Missing values do
-    not count; a group without any value has n = 0 and NaN.
+    not count; a group without any value has n = 0 and NaN. What else differs among the rows of a
+    group is pooled over: :func:`zoo.report.pooled_fields` names it.
 
     Args:
         view: the checkpoints, for example each run's last: ``zoo.query("epoch == -1")``.
         by: the columns whose values make a group.
-        value: a numeric column.
+        value: a numeric column; None = the zoo's headline.
 
     Raises:
         QueryError: an unknown column.
@@ -34,6 +35,7 @@ def group_table(view: View, by: str | Sequence[str], value: str = "test_accuracy
     if not names:
         msg = "group_table needs at least one column to group by"
         raise ValueError(msg)
+    value = value or view.zoo.headline()
     numbers = view.column(value)
     if numbers.dtype.kind not in "iufb":
         msg = f"column {value!r} is text; group_table needs a numeric value"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,15 @@ from numpy.typing import NDArray
 
 from zoo.report.cells import Grid
 from zoo.report.colours import INK
+from zoo.report.figures import NARROW, literal, new_figure
 from zoo.report.phase_data import PhaseData
-from zoo.report.phase_plot import draw_borders, label_axes, new_figure
+from zoo.report.phase_plot import axis_words, draw_borders, label_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MAPS", "MetricMap", "metric_figure"]
+__all__ = ["MAPS", "MetricMap", "metric_figure", "shared_norm"]
 
 _COLUMNS = 3
 _MOST_WRITTEN = 110
@@ -32,37 +34,42 @@ class MetricMap:
         title: with the unit.
         scale: ``"linear"``, ``"log"`` or ``"signed"`` (two colours around zero, compressed).
         colours: name of a colour map.
+        unit: maps of one unit share their scale; empty: the map has its own.
     """
 
     column: str
     title: str
     scale: str
     colours: str
+    unit: str = ""
 
 
 MAPS = (
     MetricMap("train_loss", "training loss (nats)", "log", "magma"),
-    MetricMap("train_error", "training error (%)", "linear", "magma"),
-    MetricMap("test_error", "test error (%)", "linear", "magma"),
+    MetricMap("train_error", "training error (%)", "linear", "magma", "error"),
+    MetricMap("test_error", "test error (%)", "linear", "magma", "error"),
     MetricMap("lambda_max", "sharpness: largest Hessian eigenvalue", "log", "cividis"),
     MetricMap("hessian_trace", "Hessian trace", "log", "cividis"),
     MetricMap("mode_connectivity", "mode connectivity (% error; red: barrier)", "signed", "RdBu"),
     MetricMap("cka", "similarity of outputs (CKA)", "linear", "viridis"),
-    MetricMap("linear_barrier", "linear barrier (nats)", "linear", "viridis_r"),
+    MetricMap("linear_barrier", "linear barrier (nats)", "linear", "viridis_r", "barrier"),
     MetricMap("linear_barrier_matched", "linear barrier, neurons matched (nats)", "linear",
-              "viridis_r"),
+              "viridis_r", "barrier"),
     MetricMap("disagreement", "disagreement of predictions (share)", "linear", "viridis_r"),
     MetricMap("l2_distance", "distance of weights (L2)", "linear", "viridis_r"),
     MetricMap("confidence", "confidence of the phase", "linear", "Greys"),
 )  # fmt: skip
 
 
-def metric_figure(data: PhaseData, grid: Grid) -> Figure | None:
+def metric_figure(data: PhaseData, grid: Grid, *, columns: int = 3) -> Figure | None:
     """Return the heat maps of one diagram, or None where no number is known.
+
+    The colours of a number mean the same in every diagram, and in every map of its unit.
 
     Args:
         data: the labelled cells.
         grid: the diagram.
+        columns: maps side by side at most.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -70,20 +77,33 @@ def metric_figure(data: PhaseData, grid: Grid) -> Figure | None:
     shown = [m for m in MAPS if np.isfinite(grid.take(data.number(m.column))).any()]
     if not shown:
         return None
-    columns = min(_COLUMNS, len(shown))
-    lines = -(-len(shown) // columns)
     wide, high = len(grid.load), len(grid.temperature)
-    figure = new_figure(
-        columns * max(0.42 * wide + 1.0, 3.4), lines * max(0.36 * high + 0.8, 2.4) + 0.4
-    )
+    height = max(0.36 * high + 0.8, 2.4)
+    if columns > 1:
+        columns = min(columns, len(shown))
+        lines = -(-len(shown) // columns)
+        figure = new_figure(columns * max(0.42 * wide + 1.0, 3.4), lines * height + 0.8)
+    else:
+        lines = len(shown)
+        figure = new_figure(NARROW, lines * height + 0.8)
     places = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, metric in zip(places, shown, strict=False):
         _draw(figure, axes, data, grid, metric)
     for axes in places[len(shown) :]:
         axes.set_visible(False)
+    load, temperature = axis_words(data)
+    figure.supxlabel(load, fontsize=10.5, color=INK)
+    figure.supylabel(temperature, fontsize=10.5, color=INK)
     if grid.title:
-        figure.suptitle(grid.title, fontsize=13, color=INK, x=0.01, ha="left", weight="bold")
+        title = literal(textwrap.fill(grid.title, 30 * columns))
+        figure.suptitle(title, fontsize=13, color=INK, x=0.01, ha="left", weight="bold")
     return figure
+
+
+def shared_norm(data: PhaseData, metric: MetricMap) -> Any:
+    """Return the colour scale of a map: over every cell, and every map of its unit."""
+    columns = [m.column for m in MAPS if m is metric or (m.unit and m.unit == metric.unit)]
+    return _norm(np.concatenate([data.number(column) for column in columns]), metric.scale)
 
 
 def _norm(values: NDArray[np.float64], scale: str) -> Any:
@@ -104,7 +124,7 @@ def _draw(figure: Figure, axes: Axes, data: PhaseData, grid: Grid, metric: Metri
     from matplotlib import colormaps
 
     values = grid.take(data.number(metric.column))
-    norm = _norm(values, metric.scale)
+    norm = shared_norm(data, metric)
     if metric.scale == "log":
         values = np.where(values > 0, np.maximum(values, norm.vmin), values)
     image = axes.imshow(

@@ -2,7 +2,10 @@
 
 from zoo.report.colours import INK
 
-__all__ = ["STYLE"]
+__all__ = ["NARROW_SCREEN", "STYLE"]
+
+#: Screens up to so many pixels get the narrow pictures.
+NARROW_SCREEN = 700
 
 STYLE = f"""
 :root {{ color-scheme: light; }}
@@ -26,8 +29,16 @@ th {{ font-size: 11px; text-transform: uppercase; letter-spacing: 0.04em; color:
 tr:last-child td {{ border-bottom: 0; }}
 table.key b {{ display: inline-block; min-width: 40px; text-align: center; border-radius: 5px;
   padding: 2px 6px; }}
-details {{ margin-top: 34px; overflow-x: auto; }}
+.scroll {{ overflow-x: auto; }}
+details {{ margin-top: 34px; }}
 summary {{ cursor: pointer; font-weight: 600; margin-bottom: 10px; }}
 .note {{ color: #8a5a00; }}
+@media (max-width: {NARROW_SCREEN}px) {{
+  main {{ padding: 16px 10px 40px; }}
+  figure {{ padding: 8px; }}
+  h1 {{ font-size: 25px; overflow-wrap: anywhere; }}
+  dl {{ gap: 4px 20px; }}
+  th, td {{ padding: 5px 8px; }}
+}}
 @media print {{ body {{ background: #fff; }} figure, table {{ box-shadow: none; }} }}
 """

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.dataset import Zoo
 from zoo.phases import PHASES
-from zoo.report.colours import INK, PHASE_STYLES
+from zoo.report.colours import INK, style_of
+from zoo.report.figures import NARROW, epoch_axis, literal, new_figure
 from zoo.report.phase_data import PhaseData
-from zoo.report.phase_plot import new_figure
+from zoo.report.pooling import pooled_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curves_figure", "path_plane", "paths_figure"]
+__all__ = ["cell_title", "curves_figure", "path_plane", "paths_figure", "pooled_by_phase"]
 
 _F64 = NDArray[np.float64]
 
@@ -30,35 +32,61 @@ _CURVES = {
 }
 #: Models of a phase that are drawn as paths.
 _MOST_PATHS = 6
+#: Letters of a line above a panel.
+_TITLE_LETTERS = 28
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
-def curves_figure(zoo: Zoo, data: PhaseData) -> Figure:
+def curves_figure(zoo: Zoo, data: PhaseData, *, columns: int = 3) -> Figure:
     """Return learning curves by phase: the median of its models, and their middle 80 %.
 
     Args:
         zoo: the zoo.
         data: its labelled cells.
+        columns: panels side by side.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure = new_figure(13.0, 3.7)
-    places = figure.subplots(1, len(_CURVES))
-    phase_of = {i: p for n, p in enumerate(data.phases) for i in data.members(n)}
-    for axes, (metric, (title, log)) in zip(places, _CURVES.items(), strict=True):
+    lines = -(-len(_CURVES) // columns)
+    figure = new_figure(13.0 if columns > 1 else NARROW, lines * 3.2 + 0.5)
+    from matplotlib.ticker import LogLocator
+
+    places = figure.subplots(lines, columns, squeeze=False).ravel()
+    phase_of = _phase_of(data)
+    for axes, (metric, (title, log)) in zip(places, _CURVES.items(), strict=False):
         for phase in PHASES:
-            _draw_curve(axes, zoo, phase_of, phase, metric)
-        axes.set_xscale("symlog", linthresh=1.0)
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter("{x:g}")
+            _draw_curve(axes, zoo, phase_of, phase, metric, log=log)
+        last = max((float(line.get_xdata()[-1]) for line in axes.get_lines()), default=1.0)
+        epoch_axis(axes, last, log=True)
         if log:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
             axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
         axes.set_xlabel("epoch", color=INK)
         axes.set_title(title, fontsize=10.5, color=INK, loc="left")
         _plain_axes(axes)
-    places[0].legend(frameon=False, fontsize=8.5, labelcolor=INK, ncols=2)
+    if places[0].get_lines():
+        places[0].legend(
+            frameon=False, fontsize=8.5, labelcolor=INK, ncols=2, title="phase (models)"
+        )
     return figure
+
+
+def _phase_of(data: PhaseData) -> dict[str, str]:
+    """Return run id -> phase of its cell."""
+    return {i: phase for n, phase in enumerate(data.phases) for i in data.members(n)}
+
+
+def pooled_by_phase(zoo: Zoo, data: PhaseData) -> dict[str, list[Any]]:
+    """Return the fields that differ among the models of one phase: field -> its values."""
+    phase_of = _phase_of(data)
+    runs = zoo.runs(columns=["run_id", *zoo.varying])
+    phases = np.array([phase_of.get(str(i), "") for i in runs["run_id"]])
+    here = np.isin(phases, PHASES)
+    columns = {name: runs[name][here] for name in zoo.varying} | {"phase": phases[here]}
+    return pooled_values(columns, ["phase"], zoo.varying)
 
 
 def _plain_axes(axes: Axes) -> None:
@@ -68,7 +96,9 @@ def _plain_axes(axes: Axes) -> None:
     axes.tick_params(labelsize=8, colors=INK)
 
 
-def _draw_curve(axes: Axes, zoo: Zoo, phase_of: dict[str, str], phase: str, metric: str) -> None:
+def _draw_curve(
+    axes: Axes, zoo: Zoo, phase_of: dict[str, str], phase: str, metric: str, *, log: bool
+) -> None:
     """Draw one phase: pooled by the place of a checkpoint in its run, at the median epoch."""
     values: list[_F64] = []
     epochs: list[_F64] = []
@@ -85,15 +115,19 @@ def _draw_curve(axes: Axes, zoo: Zoo, phase_of: dict[str, str], phase: str, metr
         np.array([np.pad(v, (0, K - len(v)), constant_values=np.nan) for v in rows])
         for rows in (values, epochs)
     )
+    if log:  # zero, as at the initialisation, has no place on a logarithmic axis
+        stacked = np.where(stacked > 0, stacked, np.nan)
     known = np.isfinite(stacked).sum(0) > 0
+    if not known.any():
+        return
     epoch = np.nanmedian(at[:, known], axis=0)
     low, middle, high = np.nanquantile(stacked[:, known], [0.1, 0.5, 0.9], axis=0)
-    style = PHASE_STYLES[phase]
+    style = style_of(phase)
     order = np.argsort(epoch, kind="stable")
     axes.fill_between(epoch[order], low[order], high[order], color=style.colour, alpha=0.13, lw=0)
     axes.plot(
         epoch[order], middle[order], color=style.colour, lw=2, marker="o", ms=3,
-        label=f"{phase} ({len(values)})",
+        label=f"{phase}  ({len(values)})",
     )  # fmt: skip
 
 
@@ -120,33 +154,38 @@ def path_plane(paths: Sequence[NDArray[np.float32]]) -> tuple[list[_F64], _F64]:
     return np.split(plane, ends[:-1]), np.asarray(top / total)
 
 
-def paths_figure(zoo: Zoo, data: PhaseData) -> Figure:
-    """Return the paths of the seeds of one cell a phase through weight space, in their own plane.
+def paths_figure(zoo: Zoo, data: PhaseData, *, columns: int = len(PHASES)) -> Figure:
+    """Return the paths of the seeds of one cell per phase through weight space.
+
+    Each panel is a plane of its own, so lengths are not to be compared between panels.
 
     Args:
         zoo: the zoo.
         data: its labelled cells.
+        columns: panels side by side at most.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
     chosen = [(p, n) for p in PHASES if (n := data.example_of(p)) is not None]
-    figure = new_figure(2.35 * max(len(chosen), 2), 2.9)
-    places = figure.subplots(1, len(chosen), squeeze=False)[0]
-    for axes, (phase, n) in zip(places, chosen, strict=True):
+    columns = min(columns, max(len(chosen), 1))
+    lines = -(-len(chosen) // columns) or 1
+    figure = new_figure(max(2.35 * columns, NARROW), 3.0 * lines)
+    places = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, (phase, n) in zip(places, chosen, strict=False):
         ids = data.members(n)[:_MOST_PATHS]
-        _draw_paths(axes, [zoo.trajectory(i) for i in ids], PHASE_STYLES[phase].colour)
-        axes.set_title(f"{phase}   {cell_words(data, n)}", fontsize=9, color=INK, loc="left")
+        _draw_paths(axes, [zoo.trajectory(i) for i in ids], style_of(phase).colour)
+        axes.set_title(cell_title(data, phase, n), fontsize=9, color=INK, loc="left")
+    for axes in places[len(chosen) :]:
+        axes.set_visible(False)
     return figure
 
 
-def cell_words(data: PhaseData, n: int) -> str:
-    """Return where a cell is, as ``"width 64, batch size 32"``."""
-    parts = []
-    for role in ("load", "temperature"):
-        field = data.axes[role].replace("_", " ") or role
-        parts.append(f"{field} {data.columns[role][n]}")
-    return ", ".join(parts)
+def cell_title(data: PhaseData, phase: str, n: int) -> str:
+    """Return the title of a panel about one cell: its phase, and where it is."""
+    # lines break between fields alone
+    parts = [part.replace(" ", _NO_BREAK) for part in data.words(n).split(", ")]
+    return literal("\n".join([phase, *textwrap.wrap(", ".join(parts), _TITLE_LETTERS)]))
 
 
 def _draw_paths(axes: Axes, paths: Sequence[NDArray[np.float32]], colour: str) -> None:

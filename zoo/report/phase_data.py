@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -26,7 +26,7 @@ class PhaseData:
         columns: every column of the labels and of the cells behind them, ``[N, ...]``.
         facts: attributes of the table: thresholds, sources.
         axes: ``{"load": field, "temperature": field}``; a missing one is empty text.
-        grids: one a diagram.
+        grids: one per diagram.
     """
 
     table: str
@@ -53,15 +53,34 @@ class PhaseData:
         """Return the run ids of a cell."""
         return [str(i) for i in self.columns["members"][cell] if str(i)]
 
-    def example_of(self, phase: str) -> int | None:
-        """Return the clearest cell of a phase: sure, far from thresholds, inside its region."""
-        here = [n for n, name in enumerate(self.phases) if name == phase]
+    def example_of(self, phase: str, skip: Container[int] = ()) -> int | None:
+        """Return the clearest cell of a phase: sure, far from thresholds, inside its region.
+
+        Args:
+            phase: its name.
+            skip: cells that are not asked for.
+        """
+        here = [n for n, name in enumerate(self.phases) if name == phase and n not in skip]
         if not here:
             return None
         sure = np.nan_to_num(self.number("confidence"), nan=0.0)
         margin = np.minimum(np.nan_to_num(self.number("margin"), nan=0.0), 10.0) / 10.0
         inside = self._inside()
         return max(here, key=lambda n: (round(float(sure[n]), 2), inside[n], margin[n], -n))
+
+    def words(self, cell: int) -> str:
+        """Return which cell it is: ``"width 64, batch size 32, norm = layer"``."""
+        parts = []
+        for role in ("load", "temperature"):
+            field = self.axes[role].replace("_", " ") or role
+            parts.append(f"{field} {self.columns[role][cell]}")
+        titles = [grid.title for grid in self.grids if (grid.index == cell).any()]
+        return ", ".join([*parts, *filter(None, titles)])
+
+    @property
+    def hidden(self) -> int:
+        """Cells that no diagram shows, since others are at their place."""
+        return sum(grid.hidden for grid in self.grids)
 
     def _inside(self) -> NDArray[np.float64]:
         """Return ``[N]`` the share of a cell's neighbours that have its phase."""

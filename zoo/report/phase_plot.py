@@ -8,41 +8,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.report.cells import Grid, cold_first
-from zoo.report.colours import INK, PAPER, PHASE_STYLES, blend, ink_on
+from zoo.report.colours import INK, PAPER, PHASE_STYLES, blend, ink_on, style_of
+from zoo.report.figures import NARROW, literal, new_figure
 from zoo.report.phase_data import PhaseData
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_borders", "label_axes", "new_figure", "phase_figure"]
+__all__ = ["MOST_GRIDS", "axis_words", "draw_borders", "label_axes", "phase_figure"]
 
-_COLUMNS = 2
-_MOST = 6
+#: Diagrams that pictures show at most.
+MOST_GRIDS = 6
 #: Letters of a line above a panel.
 _TITLE_LETTERS = 36
 #: A cell whose label never survives a resampling keeps so much of its colour.
 _PALEST = 0.45
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure that no global state knows of; sizes in inches.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        msg = "pictures need matplotlib: pip install 'phasezoo[plot]'"
-        raise ImportError(msg) from error
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def phase_figure(data: PhaseData, title: str) -> Figure:
+def phase_figure(data: PhaseData, title: str, *, columns: int = 2) -> Figure:
     """Return the phase diagram, one panel for each value of what varies beside the axes.
 
     The strength of a cell's colour is its confidence; a dot in the corner marks a cell on a
@@ -51,25 +35,32 @@ def phase_figure(data: PhaseData, title: str) -> Figure:
     Args:
         data: the labelled cells.
         title: of the figure.
+        columns: panels side by side at most; with one, the legend goes below.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    shown = data.grids[:_MOST]
-    columns = min(_COLUMNS, len(shown))
+    shown = data.grids[:MOST_GRIDS]
+    beside = columns > 1
+    columns = min(columns, len(shown))
     lines = -(-len(shown) // columns)
     wide = max(len(g.load) for g in shown)
     high = max(len(g.temperature) for g in shown)
     cell = 0.66 if columns == 1 else 0.5
     width = columns * (cell * wide + 1.2) + 3.1
-    figure = new_figure(max(width, 7.5), max(lines * (cell * 0.88 * high + 1.2) + 0.5, 4.2))
+    height = lines * (cell * 0.88 * high + 1.2) + 0.5
+    if beside:
+        figure = new_figure(max(width, 7.5), max(height, 4.2))
+    else:
+        figure = new_figure(NARROW, lines * (0.5 * high + 1.3) + 2.4)
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes, panel in zip(grid.flat, shown, strict=False):
         _draw_panel(axes, data, panel)
     for axes in list(grid.flat)[len(shown) :]:
         axes.set_visible(False)
-    _legend(figure, data)
-    figure.suptitle(title, fontsize=14, color=INK, x=0.02, ha="left", weight="bold")
+    _legend(figure, data, "outside right center" if beside else "outside lower left")
+    wrapped = textwrap.fill(title, 70 if beside else 34)
+    figure.suptitle(literal(wrapped), fontsize=14, color=INK, x=0.02, ha="left", weight="bold")
     return figure
 
 
@@ -82,7 +73,7 @@ def _draw_panel(axes: Axes, data: PhaseData, grid: Grid) -> None:
     for (y, x), n in np.ndenumerate(grid.index):
         if n < 0:
             continue
-        style = PHASE_STYLES[phases[n]]
+        style = style_of(phases[n])
         share = _PALEST + (1 - _PALEST) * float(sure[n])
         colour = blend(style.colour, PAPER, share)
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, lw=0))
@@ -98,7 +89,7 @@ def _draw_panel(axes: Axes, data: PhaseData, grid: Grid) -> None:
     label_axes(axes, data, grid)
     if grid.title:
         axes.set_title(
-            textwrap.fill(grid.title, _TITLE_LETTERS), fontsize=10.5, color=INK, loc="left"
+            literal(textwrap.fill(grid.title, _TITLE_LETTERS)), fontsize=10.5, color=INK, loc="left"
         )
 
 
@@ -129,8 +120,9 @@ def label_axes(axes: Axes, data: PhaseData, grid: Grid, *, small: bool = False) 
     wide, high = len(grid.load), len(grid.temperature)
     size = 8 if small else 10
     step = -(-wide // 14)
-    axes.set_xticks(range(0, wide, step), grid.load[::step], fontsize=size, color=INK)
-    axes.set_yticks(range(high), grid.temperature, fontsize=size, color=INK)
+    load, temperature = ([literal(t) for t in level] for level in (grid.load, grid.temperature))
+    axes.set_xticks(range(0, wide, step), load[::step], fontsize=size, color=INK)
+    axes.set_yticks(range(high), temperature, fontsize=size, color=INK)
     axes.tick_params(length=0)
     axes.set_xlim(-0.5, wide - 0.5)
     cold = cold_first(data.axes["temperature"])
@@ -139,21 +131,28 @@ def label_axes(axes: Axes, data: PhaseData, grid: Grid, *, small: bool = False) 
     axes.set_facecolor("#f2f2f0")
     if small:
         return
-    axes.set_xlabel(f"load: {_words(data.axes['load'])}  →", fontsize=11, color=INK)
-    axes.set_ylabel(f"{_words(data.axes['temperature'])}: hotter  →", fontsize=11, color=INK)
+    load_words, temperature_words = axis_words(data)
+    axes.set_xlabel(load_words, fontsize=11, color=INK)
+    axes.set_ylabel(temperature_words, fontsize=11, color=INK)
 
 
-def _words(field: str) -> str:
-    return field.replace("_", " ") or "cells"
+def axis_words(data: PhaseData) -> tuple[str, str]:
+    """Return the labels of the load axis and of the temperature axis."""
+    load, temperature = (
+        data.axes[role].replace("_", " ") or "cells" for role in ("load", "temperature")
+    )
+    return literal(f"load: {load}  →"), literal(f"{temperature}: hotter  →")
 
 
-def _legend(figure: Figure, data: PhaseData) -> None:
+def _legend(figure: Figure, data: PhaseData, place: Any) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     phases = data.phases
     handles: list[Any] = [
-        Patch(facecolor=style.colour, label=f"{name}   {style.words}  ({phases.count(name)})")
+        Patch(
+            facecolor=style.colour, label=f"{style.short}   {style.words}  ({phases.count(name)})"
+        )
         for name, style in PHASE_STYLES.items()
         if name in phases
     ]
@@ -165,6 +164,6 @@ def _legend(figure: Figure, data: PhaseData) -> None:
         pale = blend("#808080", PAPER, _PALEST)
         handles.append(Patch(facecolor=pale, label="paler: less sure over seeds and tests"))
     figure.legend(
-        handles=handles, loc="outside right center", frameon=False, fontsize=9.5,
+        handles=handles, loc=place, frameon=False, fontsize=9.5,
         labelcolor=INK, handlelength=1.3, handleheight=1.3, labelspacing=0.75,
     )  # fmt: skip

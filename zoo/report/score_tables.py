@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data import Dataset, load, prepare
+from zoo.data import Dataset, prepare
 from zoo.diets.demand import ScoringJob
 from zoo.diets.keep import labels_of, mean_score
 from zoo.diets.ranks import noise_precision, rank_correlation, score_correlations, seed_agreement
 from zoo.diets.scores import SCORES
 from zoo.diets.scores.memorization import memorization
 from zoo.errors import QueryError
-from zoo.spec import Sweep
-from zoo.store import read_sweep, read_table, table_names
+from zoo.store import data_paths, read_plan, read_table, table_names
+from zoo.train.task_data import planned_data
 
 __all__ = ["ScoreTable", "find_scores", "load_scored", "score_report", "score_tables"]
 
@@ -31,7 +31,7 @@ class ScoreTable:
         name: of the table.
         job: what was asked of whom.
         epochs: ``[E]``.
-        accuracy: ``[S, E]`` of the scoring models on the training set.
+        accuracy: ``[S, E]`` of the scoring models on the training set; empty without class labels.
         scores: name -> ``[S, E, N]``; of memorization ``[1, E, N]``.
         facts: the attributes: fingerprints of data and machine.
     """
@@ -67,7 +67,9 @@ def score_tables(path: str | PathLike[str]) -> list[ScoreTable]:
             member = arrays["member"]
             rows = [memorization(arrays["correct"][:, e], member) for e in range(len(epochs))]
             scores["memorization"] = np.stack(rows)[None]
-        out.append(ScoreTable(name, job, epochs, arrays["accuracy"], scores, facts))
+        out.append(
+            ScoreTable(name, job, epochs, arrays.get("accuracy", np.empty((0, 0))), scores, facts)
+        )
     return out
 
 
@@ -96,37 +98,51 @@ def find_scores(
     raise QueryError(msg)
 
 
-def load_scored(path: str | PathLike[str], table: ScoreTable) -> tuple[Dataset, NDArray[np.int64]]:
-    """Return the data set that was scored, and the labels that the models were trained on."""
-    paths = Sweep.from_toml(read_sweep(path), source=f"{path} (sweep)").paths
+def load_scored(
+    path: str | PathLike[str], table: ScoreTable, *, paths: Mapping[str, str] | None = None
+) -> tuple[Dataset, NDArray[np.int64]]:
+    """Return the data set that was scored, and the labels that the models were trained on.
+
+    Args:
+        path: the store.
+        table: of scores.
+        paths: data set -> path, before what the environment and the store say.
+
+    Raises:
+        MissingDataError, DataError: the data set is not here, or another one.
+    """
     scorer = table.job.scorer
-    dataset = load(scorer.data, path=paths.get(scorer.data))
+    dataset = planned_data(read_plan(path), scorer.data, data_paths(path, paths))
     return dataset, labels_of(scorer, dataset)
 
 
-def score_report(path: str | PathLike[str]) -> list[dict[str, Any]]:
+def score_report(
+    path: str | PathLike[str], *, paths: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Return what each table of a store says, JSON-ready.
 
     For every table: its models; for every score and epoch the agreement of the seeds, the rank
     correlation with the score's last epoch and with the input norm, and where labels are noisy
     how well the score finds the wrong ones; for every epoch the correlations between scores.
     """
-    return [_describe(path, table) for table in score_tables(path)]
+    return [_describe(path, table, paths) for table in score_tables(path)]
 
 
-def _describe(path: str | PathLike[str], table: ScoreTable) -> dict[str, Any]:
-    dataset, labels = load_scored(path, table)
+def _describe(
+    path: str | PathLike[str], table: ScoreTable, paths: Mapping[str, str] | None
+) -> dict[str, Any]:
+    dataset, labels = load_scored(path, table, paths=paths)
     x = np.asarray(prepare(dataset, table.job.scorer.normalization).train_x)
     norms = SCORES["input_norm"].compute(x.reshape(len(x), -1), labels)
     wrong = labels != dataset.train_y
     epochs = [float(e) for e in table.epochs]
     return {
         "table": table.name,
-        "scorer": {k: v for k, v in table.job.scorer.identity().items() if k != "version"},
+        "scorer": {k: v for k, v in table.job.scorer.to_dict().items() if v is not None},
         "subsets": table.job.subsets,
         "models": table.job.seeds,
         "epochs": epochs,
-        "accuracy": [float(a) for a in np.nanmean(table.accuracy, axis=0)],
+        "accuracy": _over_seeds(table.accuracy),
         "scores": list(_rows(table, epochs, norms, wrong)),
         "between": [
             {"epoch": e, "scores": list(pair), "spearman": value}
@@ -160,3 +176,8 @@ def _rows(
             if wrong.any():
                 row |= {f"noise_{k}": v for k, v in noise_precision(mean, wrong).items()}
             yield row
+
+
+def _over_seeds(values: NDArray[np.float64]) -> list[float]:
+    """Return the means ``[E]`` of ``[S, E]``, none of nothing."""
+    return [float(mean) for mean in np.nanmean(values, axis=0)] if values.size else []

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from zoo.architectures import Network, build
+from zoo.arithmetic import pinned
 from zoo.dataset import Zoo
 from zoo.errors import QueryError
 from zoo.landscape.batch_stats import with_fresh_statistics
@@ -95,6 +96,7 @@ def _ground(zoo: Zoo, run_ids: Sequence[str], examples: int) -> _Ground:
     return _Ground(network, probe, inputs, np.stack(rows))
 
 
+@pinned(gradients="off")
 def loss_around(
     zoo: Zoo, run_id: str, *, reach: float = 1.0, points: int = POINTS, examples: int = EXAMPLES
 ) -> Surface:
@@ -124,6 +126,7 @@ def loss_around(
     return Surface(at, at, loss, np.zeros((1, 2)), "norms of the filters")
 
 
+@pinned(gradients="off")
 def loss_through(
     zoo: Zoo, run_ids: Sequence[str], *, points: int = POINTS, examples: int = EXAMPLES
 ) -> Surface:

@@ -115,7 +115,7 @@ def _is_numeric(values: Sequence[Any]) -> bool:
 def _format_column(values: Sequence[Any]) -> list[str]:
     numbers = [v for v in values if _is_number(v) and math.isfinite(v)]
     if not _is_numeric(values) or not numbers:
-        return [MISSING if _is_missing(v) else str(v) for v in values]
+        return [MISSING if _is_missing(v) else _one_line(str(v)) for v in values]
     largest = max(abs(v) for v in numbers)
     whole = all(v == int(v) for v in numbers)
     if whole and (largest < 1e7 or all(isinstance(v, int | np.integer) for v in numbers)):
@@ -127,6 +127,11 @@ def _format_column(values: Sequence[Any]) -> list[str]:
     decimals = max(decimals, -math.floor(math.log10(min(sizes))))
     cells = [_special(v) or f"{v:.{decimals}f}" for v in values]
     return _drop_zeros(cells, values, decimals)
+
+
+def _one_line(text: str) -> str:
+    """Return text with control characters written out: a value is never a line of its own."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _special(value: Any) -> str:
@@ -160,11 +165,14 @@ def _plain(cells: Mapping[str, list[str]], right: Mapping[str, bool]) -> str:
 
 def _markdown(cells: Mapping[str, list[str]], right: Mapping[str, bool]) -> str:
     lines = [
-        "| " + " | ".join(cells) + " |",
+        "| " + " | ".join(_bars(name) for name in cells) + " |",
         "|" + "|".join(" ---: " if right[n] else " :--- " for n in cells) + "|",
     ]
     lines += [
-        "| " + " | ".join(c.replace("|", "\\|") for c in row) + " |"
-        for row in zip(*cells.values(), strict=True)
+        "| " + " | ".join(_bars(c) for c in row) + " |" for row in zip(*cells.values(), strict=True)
     ]
     return "\n".join(lines)
+
+
+def _bars(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -4,18 +4,18 @@ from zoo.spec.design import Block
 from zoo.spec.predicate import Predicate, compile_predicate
 from zoo.spec.record import RecordSpec
 from zoo.spec.resolve import resolve_runs
-from zoo.spec.run import SEED_FIELDS, FieldInfo, RunSpec, field_infos
-from zoo.spec.sweep import Sweep, load_sweep
+from zoo.spec.run import SEED_FIELDS, RunSpec, field_infos
+from zoo.spec.sweep import Sweep, count_runs, load_sweep
 
 __all__ = [
     "SEED_FIELDS",
     "Block",
-    "FieldInfo",
     "Predicate",
     "RecordSpec",
     "RunSpec",
     "Sweep",
     "compile_predicate",
+    "count_runs",
     "field_infos",
     "load_sweep",
     "resolve_runs",

@@ -6,6 +6,7 @@ points of [0, 1) to values (:class:`Interval`, :class:`Choices`).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.errors import Problem, nearest
-from zoo.spec.run import FieldInfo, check_value, field_infos, unknown_field
+from zoo.errors import Problem, unknown_name
+from zoo.fields import Field
+from zoo.spec.check import check_value
+from zoo.spec.limits import MAX_RUNS
+from zoo.spec.run import field_infos, unknown_field
 
 __all__ = [
     "NONE_WORD",
@@ -51,7 +55,7 @@ class Values:
     def __len__(self) -> int:
         return len(self.values)
 
-    def expand(self, info: FieldInfo) -> tuple[Any, ...]:
+    def expand(self, info: Field) -> tuple[Any, ...]:
         """Return every value, in order."""
         return self.values
 
@@ -72,7 +76,7 @@ class Spaced:
     def __len__(self) -> int:
         return self.num
 
-    def expand(self, info: FieldInfo) -> tuple[Any, ...]:
+    def expand(self, info: Field) -> tuple[Any, ...]:
         """Return the values; those of an integer field are rounded, and repeats dropped."""
         if self.scale == "log":
             points = np.geomspace(self.start, self.stop, self.num)
@@ -95,9 +99,15 @@ class Span:
     step: int = 1
 
     def __len__(self) -> int:
-        return len(range(self.first, self.end, self.step))
+        return self.count
 
-    def expand(self, info: FieldInfo) -> tuple[Any, ...]:
+    @property
+    def count(self) -> int:
+        """The number of values, also where it is too large for ``len``."""
+        ahead = (self.end - self.first) * (1 if self.step > 0 else -1)
+        return max(0, -(-ahead // abs(self.step)))
+
+    def expand(self, info: Field) -> tuple[Any, ...]:
         """Return every value, in order."""
         cast: Callable[[int], Any] = float if info.kind == "float" else int
         return tuple(cast(i) for i in range(self.first, self.end, self.step))
@@ -116,7 +126,7 @@ class Interval:
     high: float
     scale: str = "linear"
 
-    def draw(self, info: FieldInfo, unit: NDArray[np.float64]) -> list[Any]:
+    def draw(self, info: Field, unit: NDArray[np.float64]) -> list[Any]:
         """Return a value for each of ``unit`` ``[n]`` in [0, 1); integers are equally likely."""
         half = 0.5 if info.kind == "int" else 0.0
         low, high = self.low - half, self.high + half
@@ -137,7 +147,7 @@ class Choices:
 
     choices: tuple[Any, ...]
 
-    def draw(self, info: FieldInfo, unit: NDArray[np.float64]) -> list[Any]:
+    def draw(self, info: Field, unit: NDArray[np.float64]) -> list[Any]:
         """Return a value for each of ``unit`` ``[n]`` in [0, 1)."""
         count = len(self.choices)
         return [self.choices[min(int(u * count), count - 1)] for u in unit]
@@ -151,7 +161,7 @@ GridAxis = Values | Spaced | Span
 DrawnAxis = Interval | Choices
 
 
-def _settle(info: FieldInfo, points: NDArray[np.float64], low: float, high: float) -> list[Any]:
+def _settle(info: Field, points: NDArray[np.float64], low: float, high: float) -> list[Any]:
     """Round points to what a run spec holds.
 
     Floats get six significant digits (of the range, where that is narrow): readable, and the same
@@ -171,7 +181,7 @@ def write_value(value: Any) -> Any:
 
 def read_value(
     name: str, raw: Any, place: str, problems: list[Problem]
-) -> tuple[FieldInfo | None, Any]:
+) -> tuple[Field | None, Any]:
     """Return the field and the checked value; the field is None where anything is wrong.
 
     Args:
@@ -198,7 +208,7 @@ def read_value(
     return info, value
 
 
-def _one(info: FieldInfo) -> str:
+def _one(info: Field) -> str:
     names = {"int": "an integer", "float": "a number", "str": "a string", "bool": "true or false"}
     return " ".join(filter(None, [names[info.kind], info.bounds()]))
 
@@ -265,10 +275,9 @@ def check_keys(
     """Report the keys of a table that nothing reads."""
     for key in raw:
         if key not in allowed:
-            close = nearest(key, allowed)
-            fix = f"did you mean {close!r}?" if close else ""
-            dotted = f"{place}.{key}" if place else key
-            problems.append(Problem(dotted, None, "unknown key", ", ".join(allowed), fix))
+            dotted = f"{place}.{key}" if place else str(key)
+            found = unknown_name(dotted, str(key), "unknown key", allowed)
+            problems.append(dataclasses.replace(found, value=None))
 
 
 def _check_repeats(axis: Values, place: str, problems: list[Problem]) -> None:
@@ -280,7 +289,7 @@ def _check_repeats(axis: Values, place: str, problems: list[Problem]) -> None:
 
 
 def _read_span(
-    info: FieldInfo, raw: Mapping[str, Any], place: str, problems: list[Problem]
+    info: Field, raw: Mapping[str, Any], place: str, problems: list[Problem]
 ) -> Span | None:
     check_keys(raw, ("range",), place, problems)
     ends = raw["range"]
@@ -293,28 +302,34 @@ def _read_span(
     if len(ends) == 3 and ends[2] == 0:
         problems.append(Problem(place, ends, "the step is 0", "any other integer"))
         return None
+    if (axis := Span(*ends)).count > MAX_RUNS:
+        message = f"has {axis.count:,} values"
+        problems.append(Problem(place, ends, message, f"up to {MAX_RUNS:,}"))
+        return None
     values = range(*ends)
     for value in {values[0], values[-1]} if values else ():
         problem = check_value(info, value, place)[1]
         if problem is not None:
             problems.append(problem)
-    return Span(*ends)
+    return axis
 
 
 def _read_spaced(
-    info: FieldInfo, raw: Mapping[str, Any], place: str, problems: list[Problem]
+    info: Field, raw: Mapping[str, Any], place: str, problems: list[Problem]
 ) -> Spaced | None:
     check_keys(raw, ("start", "stop", "num", "scale"), place, problems)
     ends = _read_ends(info, raw, ("start", "stop"), place, problems)
     num = raw.get("num")
-    if type(num) is not int or num < 2:
+    if type(num) is not int or not 2 <= num <= MAX_RUNS:
         message = "is missing" if num is None else "not a number of values"
-        problems.append(Problem(f"{place}.num", num, message, "an integer >= 2"))
-    return None if ends is None else Spaced(*ends, num or 2, _scale(raw))
+        allowed = f"an integer from 2 to {MAX_RUNS}"
+        problems.append(Problem(f"{place}.num", num, message, allowed))
+        return None
+    return None if ends is None else Spaced(*ends, num, _scale(raw))
 
 
 def _read_interval(
-    info: FieldInfo, raw: Mapping[str, Any], place: str, problems: list[Problem]
+    info: Field, raw: Mapping[str, Any], place: str, problems: list[Problem]
 ) -> Interval | None:
     check_keys(raw, ("low", "high", "scale"), place, problems)
     ends = _read_ends(info, raw, ("low", "high"), place, problems)
@@ -330,7 +345,7 @@ def _scale(raw: Mapping[str, Any]) -> str:
 
 
 def _read_ends(
-    info: FieldInfo,
+    info: Field,
     raw: Mapping[str, Any],
     keys: tuple[str, str],
     place: str,
@@ -343,7 +358,7 @@ def _read_ends(
         return None
     scale = _scale(raw)
     if scale not in SCALES:
-        problems.append(Problem(f"{place}.scale", scale, "unknown scale", ", ".join(SCALES)))
+        problems.append(unknown_name(f"{place}.scale", scale, "unknown scale", SCALES))
     ends = []
     for key in keys:
         if key not in raw:

@@ -1,27 +1,41 @@
-"""The run-spec fields as a Markdown table, for the guide to the sweep format."""
+"""Run specs for people: the fields as a Markdown table, a run as the fields that are its own."""
 
 from __future__ import annotations
 
-import dataclasses
+from zoo.fields import Field
+from zoo.spec.catalogue import catalogue
+from zoo.spec.run import RunSpec
 
-from zoo.spec.run import FieldInfo, RunSpec, field_infos
-
-__all__ = ["field_table"]
+__all__ = ["field_table", "own_fields"]
 
 _KINDS = {"int": "integer", "float": "number", "str": "name", "bool": "boolean"}
 
 
 def field_table() -> str:
     """Return a Markdown table with a row for each run-spec field: type, range, default, meaning."""
-    defaults = {item.name: item.default for item in dataclasses.fields(RunSpec)}
+    found = catalogue()
     rows = ["| field | type | allowed | default | meaning |", "|---|---|---|---|---|"]
-    for info in field_infos().values():
-        cells = (f"`{info.name}`", _KINDS[info.kind], _allowed(info), _shown(defaults[info.name]))
+    for info in found.fields.values():
+        shown = [_shown(value) for value in found.defaults_of(info.name)]
+        cells = (f"`{info.name}`", _KINDS[info.kind], _allowed(info), ", ".join(shown))
         rows.append(f"| {' | '.join(cells)} | {info.doc} |")
     return "\n".join(rows) + "\n"
 
 
-def _allowed(info: FieldInfo) -> str:
+def own_fields(run: RunSpec) -> dict[str, object]:
+    """Return the fields that ``RunSpec()`` would not fill in: ``RunSpec(**these) == run``."""
+    values = {name: value for name, value in run.to_dict().items() if value is not None}
+    found = catalogue()
+    entries = {name: value for name, value in values.items() if name in found.owners}
+    choice = found.choose(entries)
+    filled = dict(zip(choice.names, choice.start, strict=True))
+    filled |= {name: run.seed for name, info in found.fields.items() if info.follows == "seed"}
+    if run.steps is None:
+        filled["epochs"] = 20.0
+    return {name: value for name, value in values.items() if value != filled.get(name)}
+
+
+def _allowed(info: Field) -> str:
     parts = [info.bounds()] if info.bounds() else []
     if info.kind == "bool":
         parts.append("true, false")

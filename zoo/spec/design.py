@@ -9,10 +9,7 @@ from typing import Any
 from zoo.spec.axes import DrawnAxis, GridAxis, write_value
 from zoo.spec.predicate import Predicate
 
-__all__ = ["MAX_RUNS", "Block", "Sample", "When"]
-
-#: More runs than this in one sweep is taken for a mistake (the largest zoos have some 10^5).
-MAX_RUNS = 1_000_000
+__all__ = ["Block", "Sample", "When"]
 
 
 @dataclass(frozen=True, slots=True)

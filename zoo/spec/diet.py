@@ -6,22 +6,24 @@ there is no diet, so that a run without one has the id that it always had.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import Problem, SpecError
 from zoo.registry import vocabulary
-from zoo.spec.fields import check_value
+from zoo.spec.catalogue import catalogue
+from zoo.spec.check import check_value
+from zoo.spec.common import SEED_FIELDS
 
 if TYPE_CHECKING:
     from zoo.spec.run import RunSpec
 
 __all__ = [
     "BASELINE",
-    "DIET_FIELDS",
     "INIT_REASON",
+    "SCORE_FILE",
     "canonical_scorer",
+    "diet_fields",
     "diet_problems",
     "is_scored",
     "kept_of",
@@ -31,23 +33,22 @@ __all__ = [
     "scorer_of",
 ]
 
-#: The fields of a static diet.
-DIET_FIELDS = (
-    "score", "keep", "select", "offset", "trim", "score_epoch", "score_seeds", "scorer", "balance",
-    "budget",
-)  # fmt: skip
+#: A score that begins so is a file of the user's.
+SCORE_FILE = "file:"
 
 #: The score that every other is compared with.
 BASELINE = "random"
-
-#: Fields that a scorer cannot change: the examples, their labels, the diet itself, the seeds.
-_NOT_OF_A_SCORER = (*DIET_FIELDS, "dynamic", "data", "train_size", "label_noise", "seed")
 
 INIT_REASON = (
     "scores of untrained networks follow the norm of the input and prune no better than chance;"
     " the report that GraNd at initialisation works came from a checkpoint bug (Kirsch 2023,"
     " arXiv 2303.14753)"
 )
+
+
+def diet_fields() -> tuple[str, ...]:
+    """Return the fields of a static diet: ``score``, and what entries bring to it."""
+    return catalogue().under("score")
 
 
 def is_scored(run: RunSpec) -> bool:
@@ -90,11 +91,12 @@ def read_overrides(scorer: str) -> tuple[dict[str, Any], list[Problem]]:
     Args:
         scorer: ``"self"``, or ``"width=16, epochs=5"``.
     """
-    from zoo.spec.run import SEED_FIELDS, field_infos, unknown_field
+    from zoo.spec.run import unknown_field
 
     values: dict[str, Any] = {}
     problems: list[Problem] = []
-    infos = field_infos()
+    infos = catalogue().fields
+    fixed = _not_of_a_scorer()
     for part in () if scorer == "self" else scorer.split(","):
         name, equals, text = (piece.strip() for piece in part.partition("="))
         if not equals:
@@ -102,7 +104,7 @@ def read_overrides(scorer: str) -> tuple[dict[str, Any], list[Problem]]:
             problems.append(Problem("scorer", scorer, f"{part!r} sets no field", allowed))
         elif name not in infos:
             problems.append(unknown_field("scorer", name))
-        elif name in (*_NOT_OF_A_SCORER, *SEED_FIELDS):
+        elif name in fixed:
             message = f"{name} is the same for a run and its scorer"
             problems.append(Problem("scorer", scorer, message, "fields of model and training"))
         else:
@@ -110,6 +112,12 @@ def read_overrides(scorer: str) -> tuple[dict[str, Any], list[Problem]]:
             values[name] = value
             problems += [problem] if problem is not None else []
     return values, problems
+
+
+def _not_of_a_scorer() -> frozenset[str]:
+    """Return what a scorer cannot change: examples, labels, the diet itself, the seeds."""
+    alike = ("train_size", "label_noise", "seed", *SEED_FIELDS)
+    return frozenset((*catalogue().under("score", "dynamic", "data"), *alike))
 
 
 def _parsed(text: str) -> Any:
@@ -142,13 +150,13 @@ def scorer_of(run: RunSpec, scorer: str | None = None) -> RunSpec:
     Raises:
         SpecError: the fields that the scorer changes do not go together.
     """
-    from zoo.spec.run import SEED_FIELDS, RunSpec
+    from zoo.spec.run import RunSpec
 
     changed, problems = read_overrides(scorer or run.scorer or "self")
     if problems:
         raise SpecError(problems)
     values: dict[str, Any] = run.to_dict()
-    values |= dict.fromkeys(DIET_FIELDS) | {"score": "none", "dynamic": "none"}
+    values |= dict.fromkeys(diet_fields()) | {"score": "none", "dynamic": "none"}
     values |= dict.fromkeys(SEED_FIELDS, 0) | {"seed": 0}
     if run.label_noise > 0 or run.train_size is not None:
         values["noise_seed"] = run.noise_seed
@@ -159,7 +167,5 @@ def scorer_of(run: RunSpec, scorer: str | None = None) -> RunSpec:
 
 def random_twin(run: RunSpec) -> RunSpec:
     """Return the random baseline of a run on a static diet: same size, budget and seeds."""
-    values: Mapping[str, Any] = dict.fromkeys(DIET_FIELDS)
-    return dataclasses.replace(
-        run, **{**values, "score": BASELINE, "keep": run.keep, "budget": run.budget}
-    )
+    none: Mapping[str, Any] = dict.fromkeys(diet_fields())
+    return run.replace(**{**none, "score": BASELINE, "keep": run.keep, "budget": run.budget})

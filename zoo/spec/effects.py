@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoo.errors import Problem
-from zoo.registry import vocabulary
+from zoo.spec.catalogue import catalogue
+from zoo.spec.common import SEED_FIELDS
 from zoo.spec.design import Block
-from zoo.spec.run import OWNERS, SEED_FIELDS, RunSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from zoo.spec.run import RunSpec
 
 __all__ = ["find_idle", "find_unread", "readers"]
 
-_UNREAD = object()
-
 
 def readers(name: str) -> str:
-    """Return which owners read a conditional field, in words; empty where it is unconditional."""
-    found: list[str] = []
-    for owner in OWNERS:
-        registry = vocabulary(owner)
-        if registry is not None:
-            entries = (e for e in registry if name in getattr(registry[e], "fields", {}))
-            found.extend(f"{owner} = {entry!r}" for entry in entries)
-    return " or ".join(found)
+    """Return which entries read a conditional field, in words; empty where every run does."""
+    pairs = catalogue().readers.get(name, ())
+    return " or ".join(f"{owner} = {entry!r}" for owner, entry in pairs)
 
 
 def find_idle(
@@ -40,24 +31,23 @@ def find_idle(
         matched: for each run, the conditional parts that hold for it.
         prefix: where the block stands.
     """
-    identities = [run.identity() for run in runs]
     everywhere = list(range(len(runs)))
     sizes = {name: len(axis) for name, axis in block.grid.items()}
     for group in block.zips:
         sizes |= {name: len(set(values)) for name, values in group.items()}
     for place, name in block.swept():
         varies = sizes.get(name, block.sample.n if block.sample else 1) > 1
-        yield from _idle_axis(prefix + place, name, runs, identities, everywhere, varies=varies)
+        yield from _idle_axis(prefix + place, name, runs, everywhere, varies=varies)
     yield from find_unread(block.base, runs, f"{prefix}base")
     for index, part in enumerate(block.when):
         rows = [i for i, held in enumerate(matched) if index in held]
         place = f"{prefix}when[{index}]"
         for name, axis in part.grid.items():
             where = f"{place}.grid.{name}"
-            yield from _idle_axis(where, name, runs, identities, rows, varies=len(axis) > 1)
+            yield from _idle_axis(where, name, runs, rows, varies=len(axis) > 1)
         for name in part.drawn:
             where = f"{place}.sample.axes.{name}"
-            yield from _idle_axis(where, name, runs, identities, rows, varies=len(rows) > 1)
+            yield from _idle_axis(where, name, runs, rows, varies=len(rows) > 1)
         yield from find_unread(part.base, [runs[i] for i in rows], f"{place}.base")
 
 
@@ -72,15 +62,14 @@ def _idle_axis(
     place: str,
     name: str,
     runs: Sequence[RunSpec],
-    identities: Sequence[Mapping[str, object]],
     rows: Sequence[int],
     *,
     varies: bool,
 ) -> Iterator[Problem]:
     if not rows:
         return
-    effect = _seed_effect if name == "seed" else _field_effect(name)
-    seen = {effect(identities[i]) for i in rows}
+    names = SEED_FIELDS if name == "seed" else (name,)
+    seen = {_effect(runs[i], names) for i in rows}
     unread = all(getattr(runs[i], name) is None for i in rows)
     if len(seen) > 1 or not (varies or unread):
         return
@@ -104,9 +93,7 @@ _NEEDS = {
 }
 
 
-def _field_effect(name: str) -> Callable[[Mapping[str, object]], object]:
-    return lambda identity: identity.get(name, _UNREAD)
-
-
-def _seed_effect(identity: Mapping[str, object]) -> object:
-    return tuple(identity.get(name) for name in SEED_FIELDS)
+def _effect(run: RunSpec, names: Sequence[str]) -> tuple[object, ...]:
+    """Return the values of some fields, None where one changes nothing in this run."""
+    idle = run.idle_fields()
+    return tuple(None if name in idle else getattr(run, name) for name in names)

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from zoo.errors import Problem, SpecError
 from zoo.spec.axes import DrawnAxis
-from zoo.spec.design import MAX_RUNS, Block
+from zoo.spec.design import Block
 from zoo.spec.effects import find_idle
+from zoo.spec.limits import MAX_RUNS
 from zoo.spec.predicate import Predicate
 from zoo.spec.run import RunSpec, field_infos
 from zoo.spec.samplers import unit_points
 
-__all__ = ["BlockRuns", "Row", "build_runs", "counted", "expand_block", "unique_runs"]
+__all__ = [
+    "BlockRuns", "Row", "build_runs", "counted", "designed_count", "expand_block", "unique_runs",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +138,17 @@ def unique_runs(runs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
     return tuple(first.values())
 
 
+def designed_count(block: Block) -> int:
+    """Return sample x grid x zips: the runs before conditional parts, exclusions and repeats."""
+    sizes = [len(axis) for axis in block.grid.values()]
+    sizes += [len(next(iter(group.values()))) for group in block.zips]
+    return math.prod(sizes) * (block.sample.n if block.sample else 1)
+
+
 def _designed_rows(block: Block, base: Mapping[str, Any]) -> list[Row]:
     """Return sample x grid x zips, before the conditional parts."""
     infos = field_infos()
-    sizes = [len(axis) for axis in block.grid.values()]
-    sizes += [len(next(iter(group.values()))) for group in block.zips]
-    count = math.prod(sizes) * (block.sample.n if block.sample else 1)
+    count = designed_count(block)
     if count > MAX_RUNS:
         raise _TooManyError(count)
     choices: list[list[dict[str, Any]]] = []

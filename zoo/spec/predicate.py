@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.errors import QueryError, nearest
+from zoo.errors import QueryError, did_you_mean
+from zoo.spec.other_names import other_names
 from zoo.spec.predicate_eval import Evaluator
+from zoo.spec.unknown_column import unknown_column_text
 
 __all__ = ["Predicate", "compile_predicate"]
 
@@ -47,18 +50,21 @@ class Predicate:
         text: as the user wrote it.
         names: the columns that it reads.
         literals: ``(column, value)`` for each literal that a column is compared with directly.
+        narrow: precision of its literals, where that is less than a double's.
     """
 
     text: str
     names: frozenset[str]
     literals: tuple[tuple[str, object], ...]
     _tree: ast.expr = field(repr=False, compare=False)
+    narrow: np.dtype[Any] | None = None
 
     def __call__(self, columns: Mapping[str, object]) -> NDArray[np.bool_]:
         """Return where the predicate holds, in the broadcast shape of the columns that it reads.
 
         A value is missing where it is None or NaN: it equals nothing (``!=`` holds), is neither
-        above nor below anything, and only ``x is None`` or ``x == None`` finds it.
+        above nor below anything, and only ``x is None`` or ``x == None`` finds it. Numbers of
+        different precision meet in the lower one (:mod:`zoo.spec.predicate_eval`).
 
         Args:
             columns: arrays (or scalars) that broadcast, at least those of :attr:`names`. Numbers,
@@ -68,16 +74,24 @@ class Predicate:
             QueryError: a comparison of text with a number, arithmetic on text, or a part that is
                 not a condition.
         """
-        return Evaluator(self.text, columns).result(self._tree)
+        return Evaluator(self.text, columns, self.narrow).result(self._tree)
 
 
-def compile_predicate(text: object, names: Iterable[str]) -> Predicate:
+def compile_predicate(
+    text: object,
+    names: Iterable[str],
+    explain: Callable[[str], str] | None = None,
+    *,
+    narrow: np.dtype[Any] | None = None,
+) -> Predicate:
     """Parse a predicate and check it against the columns that there are.
 
     Args:
         text: a string of Python syntax: comparisons (also chained), ``and or not``, ``in`` a list
             of literals, ``+ - * / %``, parentheses, literals, None, column names.
         names: the columns that it may read.
+        explain: returns what to do about a name that is not among them; empty where unknown.
+        narrow: the type that its literals come from, where that is float32 or float16.
 
     Raises:
         QueryError: not in the grammar, or an unknown column (with the nearest known one); the
@@ -93,10 +107,11 @@ def compile_predicate(text: object, names: Iterable[str]) -> Predicate:
     if len(flat) > _MAX_CHARACTERS:
         msg = f"the predicate has {len(flat)} characters; allowed: up to {_MAX_CHARACTERS}"
         raise QueryError(msg)
-    checker = _Checker(flat, tuple(names))
+    checker = _Checker(flat, tuple(names), explain)
     tree = _parse(flat)
     checker.check(tree, depth=0)
-    return Predicate(flat, frozenset(checker.used), tuple(checker.literals), tree)
+    literals = tuple(checker.literals)
+    return Predicate(flat, frozenset(checker.used), literals, tree, narrow)
 
 
 def pointed(text: str, column: int, message: str) -> QueryError:
@@ -132,9 +147,12 @@ def _has(text: str, mark: str) -> bool:
 class _Checker:
     """Walks a syntax tree once: white list, column names, what each column is compared with."""
 
-    def __init__(self, text: str, known: tuple[str, ...]) -> None:
+    def __init__(
+        self, text: str, known: tuple[str, ...], explain: Callable[[str], str] | None = None
+    ) -> None:
         self.text = text
         self.known = known
+        self.explain = explain
         self.used: set[str] = set()
         self.literals: list[tuple[str, object]] = []
 
@@ -170,15 +188,13 @@ class _Checker:
         if node.id in self.known:
             self.used.add(node.id)
             return
-        close = nearest(node.id, self.known)
-        message = f"unknown column {node.id!r}"
-        if close:
-            message += f"; did you mean {close!r}?"
-        elif node.id.lower() in ("true", "false", "none", "null", "nan"):
-            message += "; write True, False or None"
-        elif beside_column:
-            message += f"; text needs quotes: '{node.id}'"
-        raise self.fail(node, f"{message}; known: {', '.join(self.known)}")
+        hint = self.explain(node.id) if self.explain else ""
+        hint = hint or did_you_mean(node.id, self.known, other_names())
+        if not hint and node.id.lower() in ("true", "false", "none", "null", "nan"):
+            hint = "write True, False or None"
+        elif not hint and beside_column:
+            hint = f"text needs quotes: '{node.id}'"
+        raise self.fail(node, unknown_column_text(node.id, self.known, hint))
 
     def _check_literal(self, node: ast.Constant) -> None:
         value = node.value

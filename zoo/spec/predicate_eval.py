@@ -1,4 +1,11 @@
-"""Evaluation of a checked predicate over columns: kinds of value, each with a missing mask."""
+"""Evaluation of a checked predicate over columns: kinds of value, each with a missing mask.
+
+Numbers of several precisions meet by one rule, however they are spelled: where a column of single
+(or half) precision meets another number, both are rounded to that precision. What they make is
+worked out in double precision, counts as single, and is rounded in turn where it is compared. So
+``step_lr == 0.1``, ``step_lr == lr``, ``step_lr * 10 == 1`` and ``step_lr - lr == 0`` agree.
+Integers compare exactly with integers.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +39,15 @@ class _Value:
 
     Args:
         kind: one of the four kinds.
-        data: an array, or a plain Python number or string: numpy then compares in the column's own
-            precision, so that a float32 0.9 is ``>= 0.9``.
+        data: an array, or a plain Python number or string.
         missing: where there is no value.
+        narrow: the type with fewer digits than a double that the numbers come from, or None.
     """
 
     kind: str
     data: Any
     missing: _Array
+    narrow: np.dtype[Any] | None = None
 
 
 _NEVER = np.zeros((), dtype=bool)
@@ -51,11 +59,15 @@ class Evaluator:
     Args:
         text: the predicate, for messages.
         columns: what its names stand for.
+        narrow: precision of its literals, where that is less than a double's.
     """
 
-    def __init__(self, text: str, columns: Mapping[str, object]) -> None:
+    def __init__(
+        self, text: str, columns: Mapping[str, object], narrow: np.dtype[Any] | None = None
+    ) -> None:
         self.text = text
         self.columns = columns
+        self.narrow = narrow
 
     def result(self, tree: ast.expr) -> NDArray[np.bool_]:
         """Return where ``tree`` holds."""
@@ -78,7 +90,7 @@ class Evaluator:
             case ast.Name(id=name):
                 return self._column(node, name)
             case ast.Constant(value=literal):
-                return _literal(literal)
+                return _literal(literal, self.narrow)
             case ast.BoolOp(op=op, values=values):
                 join = np.logical_and if isinstance(op, ast.And) else np.logical_or
                 out = self._truth(values[0])
@@ -90,12 +102,18 @@ class Evaluator:
             case ast.UnaryOp(op=op, operand=operand):
                 value = self._number(operand)
                 data = value.data if isinstance(op, ast.UAdd) else -value.data
-                return _Value(NUMBER, data, value.missing)
+                return _Value(NUMBER, data, value.missing, value.narrow)
             case ast.BinOp(op=op, left=left, right=right):
                 ufunc = _ARITHMETIC[type(op)]
                 one, other = self._number(left), self._number(right)
                 missing = np.logical_or(one.missing, other.missing)
-                return _Value(NUMBER, ufunc(one.data, other.data), missing)
+                narrow = _narrower(one, other)
+                a, b = (
+                    # what single numbers have made is a double already, and stays one
+                    _rounded(v, None if v.narrow == narrow else narrow).astype(np.float64)[()]
+                    for v in (one, other)
+                )
+                return _Value(NUMBER, ufunc(a, b), missing, narrow)
             case ast.Compare():
                 return _Value(TRUTH, self._compare(node), _NEVER)
         raise self._fail(node, "is not in the grammar")
@@ -107,8 +125,11 @@ class Evaluator:
         kind = array.dtype.kind
         if kind == "b":
             return _Value(TRUTH, array, _NEVER)
-        if kind in "iuf":
-            return _Value(NUMBER, array, np.isnan(array) if kind == "f" else _NEVER)
+        if kind in "iu":
+            return _Value(NUMBER, array, _NEVER)
+        if kind == "f":
+            narrow = array.dtype if array.dtype.itemsize < 8 else None
+            return _Value(NUMBER, array, np.isnan(array), narrow)
         if kind == "U":
             return _Value(TEXT, array, _NEVER)
         if kind == "S":
@@ -132,7 +153,9 @@ class Evaluator:
         if all(issubclass(t, bool | int | float | np.number) for t in types):
             numbers = np.array([np.nan if i is None else float(i) for i in items])
             numbers = numbers.reshape(array.shape)
-            return _Value(NUMBER, numbers, np.isnan(numbers))
+            few = [np.dtype(t) for t in types if issubclass(t, np.float32 | np.float16)]
+            narrow = min(few, key=lambda dtype: dtype.itemsize, default=None)
+            return _Value(NUMBER, numbers, np.isnan(numbers), narrow)
         shown = ", ".join(sorted(t.__name__ for t in types))
         raise self._fail(node, f"a column that mixes {shown} cannot be queried")
 
@@ -191,22 +214,35 @@ class Evaluator:
                 raise self._fail(node, "None is neither above nor below; write `is None`")
             shape = np.broadcast_shapes(np.shape(left.data), np.shape(right.data))
             return np.full(shape, negative)
+        if ordered and left.kind == TEXT:
+            raise self._fail(node, "text has no order here; use == != in")
+        narrow = _narrower(left, right)
+        a, b = (_rounded(value, narrow) for value in (left, right))
         if ordered:
-            if left.kind == TEXT:
-                raise self._fail(node, "text has no order here; use == != in")
-            return np.asarray(_ORDER[type(op)](left.data, right.data) & ~missing)
-        same = np.asarray(np.equal(left.data, right.data) & ~missing)
+            return np.asarray(_ORDER[type(op)](a, b) & ~missing)
+        same = np.asarray(np.equal(a, b) & ~missing)
         return np.asarray(~same) if negative else same
 
 
-def _literal(value: object) -> _Value:
+def _narrower(left: _Value, right: _Value) -> np.dtype[Any] | None:
+    """Return the less precise type of two values; None where neither is below a double."""
+    types = [value.narrow for value in (left, right) if value.narrow is not None]
+    return min(types, key=lambda dtype: dtype.itemsize, default=None)
+
+
+def _rounded(value: _Value, narrow: np.dtype[Any] | None) -> _Array:
+    data = np.asarray(value.data)
+    return data if narrow is None else data.astype(narrow, copy=False)
+
+
+def _literal(value: object, narrow: np.dtype[Any] | None) -> _Value:
     if value is None:
         return _Value(NOTHING, None, np.ones((), dtype=bool))
     if isinstance(value, bool):
         return _Value(TRUTH, value, _NEVER)
     if isinstance(value, str):
         return _Value(TEXT, value, _NEVER)
-    return _Value(NUMBER, value, _NEVER)
+    return _Value(NUMBER, value, _NEVER, narrow)
 
 
 def _plain(value: _Value) -> object:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import Problem, QueryError, nearest
+from zoo.errors import Problem, QueryError, unknown_name
 from zoo.spec.axes import (
     DrawnAxis,
     GridAxis,
@@ -17,9 +17,11 @@ from zoo.spec.axes import (
     read_value,
     read_values,
 )
-from zoo.spec.design import MAX_RUNS, Block, Sample, When
+from zoo.spec.check import check_value
+from zoo.spec.design import Block, Sample, When
+from zoo.spec.limits import MAX_RUNS
 from zoo.spec.predicate import Predicate, compile_predicate
-from zoo.spec.run import check_value, field_infos, unknown_field
+from zoo.spec.run import field_infos, unknown_field
 from zoo.spec.samplers import SAMPLERS
 
 __all__ = ["BLOCK_KEYS", "DESIGN_KEYS", "read_base", "read_block", "table_of"]
@@ -143,17 +145,16 @@ def _read_sample(raw: Mapping[str, Any], place: str, problems: list[Problem]) ->
     check_keys(raw, _SAMPLE_KEYS, place, problems)
     method = raw.get("method", "sobol")
     if method not in SAMPLERS.names():
-        close = nearest(str(method), SAMPLERS)
-        fix = f"did you mean {close!r}?" if close else ""
-        names = ", ".join(SAMPLERS)
-        problems.append(Problem(f"{place}.method", method, "unknown sampling method", names, fix))
+        message = "unknown sampling method"
+        problems.append(unknown_name(f"{place}.method", method, message, SAMPLERS))
     n, seed = raw.get("n"), raw.get("seed", 0)
     if type(n) is not int or not 1 <= n <= MAX_RUNS:
         message = "is missing" if n is None else "not a number of points"
         allowed = f"an integer from 1 to {MAX_RUNS}"
         problems.append(Problem(f"{place}.n", n, message, allowed))
-    if type(seed) is not int or seed < 0:
-        problems.append(Problem(f"{place}.seed", seed, "not a seed", "an integer >= 0"))
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        allowed = f"an integer from 0 to {2**63 - 1}"
+        problems.append(Problem(f"{place}.seed", seed, "not a seed", allowed))
     table = table_of(raw, "axes", f"{place}.axes", problems)
     axes = _read_drawn(table, f"{place}.axes", problems)
     if not table and len(problems) == before:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,15 +13,17 @@ from typing import Any
 from zoo.errors import Problem, SpecError
 from zoo.registry import vocabulary
 from zoo.spec.axes import check_keys
-from zoo.spec.design import MAX_RUNS, Block
-from zoo.spec.diet import INIT_REASON, scored_at_init
+from zoo.spec.check import check_value
+from zoo.spec.design import Block
+from zoo.spec.diet import INIT_REASON, SCORE_FILE, scored_at_init
 from zoo.spec.effects import find_unread
-from zoo.spec.expand import BlockRuns, expand_block
+from zoo.spec.expand import BlockRuns, designed_count, expand_block
+from zoo.spec.limits import MAX_RUNS, MAX_WORKERS
 from zoo.spec.read_block import BLOCK_KEYS, DESIGN_KEYS, read_base, read_block, table_of
 from zoo.spec.record import RecordSpec
-from zoo.spec.run import RunSpec, check_value, field_infos, unknown_field
+from zoo.spec.run import RunSpec, field_infos, unknown_field
 
-__all__ = ["AXES", "BACKENDS", "Reading", "parse_toml", "read_sweep"]
+__all__ = ["AXES", "BACKENDS", "Reading", "count_designed", "parse_toml", "read_sweep"]
 
 #: The two axes of a phase diagram.
 AXES = ("load", "temperature")
@@ -54,7 +57,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         SpecError: not TOML; the problem names the line and the column.
     """
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         place = _TOML_PLACE.search(message)
@@ -64,6 +67,9 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
             where = f"line {len(lines)}, column {len(lines[-1]) + 1}, end of document"
         clean = _TOML_PLACE.sub("", message)
         raise SpecError([Problem(where, None, f"not TOML: {clean}")], source) from None
+    except ValueError:  # Python reads no integer of more digits
+        problem = Problem("file", None, "not TOML: a number of thousands of digits")
+        raise SpecError([problem], source) from None
     except RecursionError:
         problem = Problem("file", None, "not TOML: nested too deeply")
         raise SpecError([problem], source) from None
@@ -92,23 +98,50 @@ def read_sweep(raw: Mapping[str, Any], source: str) -> Reading:
         "diet": _read_diet(table_of(raw, "diet", "diet", problems), problems),
     }
     base_is_clean = not any(p.field.startswith("base") for p in problems)
-    blocks: list[Block] = []
+    found = _read_blocks(raw, parts["base"], problems)
+    designed = sum(designed_count(block) for _, block, _ in found)
+    if len(found) > 1 and designed > MAX_RUNS:
+        message = f"the blocks have {designed:,} runs"
+        problems.append(Problem("block", None, message, f"up to {MAX_RUNS:,} in one sweep"))
     expanded: list[BlockRuns] = []
-    for prefix, table in _block_tables(raw, problems):
-        found: list[Problem] = []
-        block = read_block(table, prefix, found)
-        if not prefix:
-            found.extend(_fixed_and_swept(parts["base"], block))
-        blocks.append(block)
-        if base_is_clean and not found:
+    for prefix, block, wrong in found:
+        if base_is_clean and not wrong and (len(found) == 1 or designed <= MAX_RUNS):
             expanded.append(expand_block(block, parts["base"], prefix))
-            found.extend(expanded[-1].problems)
-        problems.extend(found)
+            wrong.extend(expanded[-1].problems)
+        problems.extend(wrong)
     if not problems:
         problems.extend(_check_whole(parts, expanded))
     if problems:
         raise SpecError(problems, source)
-    return Reading({**parts, "blocks": tuple(blocks)}, tuple(expanded))
+    blocks = tuple(block for _, block, _ in found)
+    return Reading({**parts, "blocks": blocks}, tuple(expanded))
+
+
+def count_designed(raw: Mapping[str, Any]) -> int:
+    """Return about how many runs a sweep has, from the lengths of its axes alone.
+
+    Conditional parts count as if they held for every run; exclusions and repeats are not known
+    before the runs are made. What is wrong with the file is left for :func:`read_sweep` to say.
+    """
+    return sum(
+        designed_count(block)
+        * math.prod(len(axis) for part in block.when for axis in part.grid.values())
+        for _, block, _ in _read_blocks(raw, {}, [])
+    )
+
+
+def _read_blocks(
+    raw: Mapping[str, Any], base: Mapping[str, Any], problems: list[Problem]
+) -> list[tuple[str, Block, list[Problem]]]:
+    """Return the place of each block, the block, and what is wrong with it."""
+    out = []
+    for prefix, table in _block_tables(raw, problems):
+        wrong: list[Problem] = []
+        block = read_block(table, prefix, wrong)
+        if not prefix:
+            wrong.extend(_fixed_and_swept(base, block))
+        out.append((prefix, block, wrong))
+    return out
 
 
 def _block_tables(
@@ -190,7 +223,7 @@ def _read_paths(table: Mapping[str, Any], problems: list[Problem]) -> dict[str, 
     out = {}
     for name, path in table.items():
         problem = None
-        if vocabulary("data") is not None:
+        if vocabulary("data") is not None and not name.startswith(SCORE_FILE):
             problem = check_value(field_infos()["data"], name, f"paths.{name}")[1]
         if problem is None and (not isinstance(path, str) or not path):
             problem = Problem(f"paths.{name}", path, "not a path", "a string")
@@ -202,10 +235,16 @@ def _read_paths(table: Mapping[str, Any], problems: list[Problem]) -> dict[str, 
 
 
 _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "workers": ("an integer >= 1", lambda v: type(v) is int and v >= 1),
+    "workers": (
+        f"an integer from 1 to {MAX_WORKERS}",
+        lambda v: type(v) is int and 1 <= v <= MAX_WORKERS,
+    ),
     "backend": (", ".join(BACKENDS), lambda v: v in BACKENDS),
     "device": (", ".join(DEVICES), lambda v: v in DEVICES),
-    "task_models": ("an integer >= 1", lambda v: type(v) is int and v >= 1),
+    "task_models": (
+        f"an integer from 1 to {MAX_RUNS}",
+        lambda v: type(v) is int and 1 <= v <= MAX_RUNS,
+    ),
 }
 
 
@@ -239,7 +278,7 @@ def _check_whole(parts: Mapping[str, Any], expanded: Sequence[BlockRuns]) -> lis
     """Return what only shows when every block is there."""
     runs: list[RunSpec] = [run for block in expanded for run in block.runs]
     problems: list[Problem] = []
-    if len(runs) > MAX_RUNS:
+    if len(runs) > MAX_RUNS:  # conditional parts multiply
         allowed = f"up to {MAX_RUNS:,} in one sweep"
         problems.append(Problem("block", None, f"the blocks have {len(runs):,} runs", allowed))
     problems.extend(find_unread(parts["base"], runs, "base"))

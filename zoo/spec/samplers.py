@@ -56,13 +56,19 @@ def _uniform(seed: int, name: str, n: int) -> NDArray[np.float64]:
     return (_raw(seed, name, n) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-@SAMPLERS.register("random")
+@SAMPLERS.register(
+    "random", doc="independent uniform points; the first n of a longer design are this design"
+)
 def random_points(names: Sequence[str], n: int, seed: int) -> NDArray[np.float64]:
     """Return independent uniform points; the first n of a longer design are this design."""
     return np.stack([_uniform(seed, f"random:{name}", n) for name in names], axis=1)
 
 
-@SAMPLERS.register("sobol")
+@SAMPLERS.register(
+    "sobol",
+    doc="Sobol points under a random digital shift",
+    source="Owen 1998; directions of Joe and Kuo 2008",
+)
 def sobol_points(names: Sequence[str], n: int, seed: int) -> NDArray[np.float64]:
     """Return Sobol points under a random digital shift (Owen 1998; directions of Joe & Kuo 2008).
 
@@ -81,7 +87,11 @@ def sobol_points(names: Sequence[str], n: int, seed: int) -> NDArray[np.float64]
     return (words.astype(np.float64) + 0.5) * 2.0**-_SOBOL_BITS
 
 
-@SAMPLERS.register("lhs")
+@SAMPLERS.register(
+    "lhs",
+    doc="a Latin hypercube: one point in each of n strata of every axis",
+    source="McKay et al. 1979",
+)
 def latin_hypercube(names: Sequence[str], n: int, seed: int) -> NDArray[np.float64]:
     """Return a Latin hypercube (McKay et al. 1979): one point in each of n strata of every axis.
 

@@ -13,13 +13,23 @@ from zoo.store.create import (
     read_provenance,
     read_sweep,
 )
+from zoo.store.data_paths import data_paths
 from zoo.store.derived import DerivedColumn, derived_columns, publish, read_derived
+from zoo.store.footprint import Footprint, footprint
 from zoo.store.locks import claim_task
+from zoo.store.planned import rewrite_planned
 from zoo.store.reader import StoreReader
-from zoo.store.repair import repair_task
-from zoo.store.stages import StageFolder, stage_id
+from zoo.store.repair import repair_added, repair_task
+from zoo.store.stages import StageFolder, stage_id, stage_settings
 from zoo.store.states import TaskState, task_states
-from zoo.store.tables import TableColumn, newest_table, publish_table, read_table, table_names
+from zoo.store.tables import (
+    TableColumn,
+    newest_table,
+    publish_next,
+    publish_table,
+    read_table,
+    table_names,
+)
 from zoo.store.verify import VerifyReport, content_hash, verify_store
 from zoo.store.writer import TaskWriter
 
@@ -27,6 +37,7 @@ __all__ = [
     "CohortReader",
     "DerivedColumn",
     "Failure",
+    "Footprint",
     "StageFolder",
     "StoreReader",
     "TableColumn",
@@ -36,19 +47,25 @@ __all__ = [
     "claim_task",
     "content_hash",
     "create_store",
+    "data_paths",
     "derived_columns",
     "extend_store",
+    "footprint",
     "is_store",
     "newest_table",
     "publish",
+    "publish_next",
     "publish_table",
     "read_derived",
     "read_plan",
     "read_provenance",
     "read_sweep",
     "read_table",
+    "repair_added",
     "repair_task",
+    "rewrite_planned",
     "stage_id",
+    "stage_settings",
     "table_names",
     "task_states",
     "verify_store",

@@ -61,10 +61,14 @@ def decode_strings(data: bytes) -> list[str]:
         StoreCorruptError: it does not match its checksum.
     """
     body = _checked(data)
-    (count,) = struct.unpack_from("<I", body)
-    texts, place = [], 4
-    for _ in range(count):
-        (size,) = struct.unpack_from("<I", body, place)
-        texts.append(body[place + 4 : place + 4 + size].decode())
-        place += 4 + size
+    try:
+        (count,) = struct.unpack_from("<I", body)
+        texts, place = [], 4
+        for _ in range(count):
+            (size,) = struct.unpack_from("<I", body, place)
+            texts.append(body[place + 4 : place + 4 + size].decode())
+            place += 4 + size
+    except (struct.error, UnicodeDecodeError) as error:
+        msg = f"the chunk does not hold texts: {error}"
+        raise StoreCorruptError(msg) from error
     return texts

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from zoo.errors import StoreCorruptError, StoreError, UnknownNameError
+from zoo.errors import StoreCorruptError, StoreError, UnknownNameError, no_such
+from zoo.spec.origin import origin_columns
 from zoo.spec.run import field_infos
-from zoo.store.added import derived_members, read_array
+from zoo.store.added import read_derived_record
 from zoo.store.chunks import decode_numbers
 from zoo.store.commits import (
     Commit,
@@ -23,14 +26,18 @@ from zoo.store.commits import (
     read_failures,
     read_seal,
 )
+from zoo.store.derived import read_published
 from zoo.store.files import read_bytes
 from zoo.store.outcomes import reasons, recorded_until, statuses
 from zoo.store.paths import StorePaths
-from zoo.store.schema import METRIC_ARRAYS, ArraySpec, spec_column
-from zoo.store.shard_file import read_index, read_rows
+from zoo.store.schema import ArraySpec, metric_names, spec_column
+from zoo.store.shard import shard_name
+from zoo.store.shard_file import TRAIN_AGAIN, read_checksums, read_index, read_rows
 from zoo.train.plan import Cohort, Task
 
 __all__ = ["CohortReader"]
+
+_LOG = logging.getLogger(__name__)
 
 #: Shard indexes that stay in memory (about 16 bytes a row each).
 _CACHED_INDEXES = 4096
@@ -51,7 +58,7 @@ class CohortReader:
     Args:
         paths: the store.
         cohort: the cohort.
-        arrays: the arrays of its group.
+        arrays: the arrays of its group that training writes.
     """
 
     def __init__(self, paths: StorePaths, cohort: Cohort, arrays: Mapping[str, ArraySpec]) -> None:
@@ -61,7 +68,7 @@ class CohortReader:
         self._tasks = tuple(cohort.tasks())
         self._progress = [_Progress() for _ in self._tasks]
         self._indexes: OrderedDict[tuple[str, int, int], NDArray[np.uint64]] = OrderedDict()
-        self._metrics: dict[str, NDArray[np.float32]] = {}
+        self._metrics: NDArray[np.floating[Any]] | None = None
         self.refresh()
 
     # -- what is there --------------------------------------------------------------------
@@ -69,34 +76,49 @@ class CohortReader:
     def refresh(self) -> None:
         """Take in what has been committed since.
 
-        Raises:
-            StoreCorruptError: a record is damaged.
+        A task with a record that cannot be read has failed, as far as its commits do not say more.
         """
-        self._derived = derived_members(self._paths, self.cohort.id)
+        self._derived = self._read_record()
         changed = [
             self._refresh_task(task, progress)
             for task, progress in zip(self._tasks, self._progress, strict=True)
         ]
         if any(changed) or not hasattr(self, "last"):
-            self._metrics.clear()
+            self._metrics = None
             self._indexes.clear()
             self._gather()
+
+    def _read_record(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return what stages added; nothing where the record of it cannot be read."""
+        try:
+            return read_derived_record(self._paths, self.cohort).members
+        except StoreError as error:
+            _LOG.warning("%s; until then its derived columns are missing", error)
+            return {}
 
     def _refresh_task(self, task: Task, progress: _Progress) -> bool:
         """Read the records of a task that are new; return whether any were."""
         if progress.seal is not None and self._paths.seal(task).exists():
             return False
         before = progress.seal, len(progress.commits), progress.failure
-        progress.seal = read_seal(self._paths, task)
+        damage = ""
+        try:
+            progress.seal = read_seal(self._paths, self.cohort, task)
+        except StoreError as error:
+            progress.seal, damage = None, str(error)
         if progress.seal is not None:
             progress.commits, progress.failure = [], ""
             return True
         count = committed_count(self._paths, task)
         del progress.commits[count:]
-        for k in range(len(progress.commits), count):
-            progress.commits.append(read_commit(self._paths, self.cohort, task, k))
-        failures = [f for f in read_failures(self._paths, task) if not f.superseded]
-        progress.failure = failures[-1].reason if failures else ""
+        try:
+            for k in range(len(progress.commits), count):
+                progress.commits.append(read_commit(self._paths, self.cohort, task, k))
+        except StoreError as error:  # what was committed before can be read
+            damage = damage or str(error)
+        failures = read_failures(self._paths, self.cohort, task)
+        failures = [failure for failure in failures if not failure.superseded]
+        progress.failure = damage or (failures[-1].reason if failures else "")
         return before != (None, len(progress.commits), progress.failure)
 
     def _gather(self) -> None:
@@ -137,39 +159,52 @@ class CohortReader:
             np.arange(self.cohort.checkpoints)[None, :] <= self.last[:, None]
         )
 
-    def metric(self, name: str) -> NDArray[np.float32]:
+    def metric(self, name: str) -> NDArray[np.floating[Any]]:
         """Return a metric, ``[M, K]``; NaN where nothing is recorded.
 
         Args:
-            name: one of :data:`zoo.train.checkpoint.METRICS`.
+            name: of one of the cohort's metrics.
 
         Raises:
-            UnknownNameError: there is no such metric.
-            StoreCorruptError: a chunk is missing or damaged.
+            UnknownNameError: the cohort does not record it.
+            StoreCorruptError: a chunk is damaged, and a commit that has the same too.
         """
-        if name not in METRIC_ARRAYS:
-            msg = f"unknown metric {name!r}; known: {', '.join(METRIC_ARRAYS)}"
-            raise UnknownNameError(msg)
-        if name not in self._metrics:
-            self._metrics[name] = self._read_metric(name)
-        return self._metrics[name].copy()
+        names = metric_names(self.cohort)
+        if name not in names:
+            raise no_such(name, "metric", names)
+        if self._metrics is None:
+            self._metrics = self._read_metrics()
+        at = names.index(name)
+        return self._metrics[:, :, at].astype(self.cohort.metrics[at].dtype)
 
-    def _read_metric(self, name: str) -> NDArray[np.float32]:
-        out = np.full((self.cohort.models, self.cohort.checkpoints), np.nan, dtype=np.float32)
-        spec = self._arrays[METRIC_ARRAYS[name]]
+    def _read_metrics(self) -> NDArray[np.floating[Any]]:
+        """Return every metric, ``[M, K, V]``: they share a file, so one look reads them all."""
+        spec = self._arrays["metrics"]
+        out = np.full(spec.shape, np.nan, dtype=spec.dtype)
         for task, progress in zip(self._tasks, self._progress, strict=True):
             rows = slice(task.start, task.stop)
+            commits: Sequence[Commit] = progress.commits
             if progress.seal is not None:
                 path = self._paths.chunk(task, spec.name, len(spec.shape))
                 try:
-                    data = decode_numbers(read_bytes(path), dtype=spec.dtype, shape=spec.chunk)
+                    out[rows] = self._read_chunk(path, spec, progress.seal)[: task.models]
                 except StoreCorruptError as error:
-                    msg = f"{path}: {error}; run `zoo verify`"
-                    raise StoreCorruptError(msg) from None
-                out[rows] = data[: task.models]
-            for commit in progress.commits:
-                out[rows, commit.index] = commit.metrics[name]
+                    _LOG.warning("%s: %s; read from the commits; run `zoo repair`", path, error)
+                    count = range(self.cohort.checkpoints)
+                    commits = [read_commit(self._paths, self.cohort, task, k) for k in count]
+            for commit in commits:
+                for at, name in enumerate(metric_names(self.cohort)):
+                    out[rows, commit.index, at] = commit.metrics[name]
         return out
+
+    def _read_chunk(self, path: Path, spec: ArraySpec, seal: Seal) -> NDArray[Any]:
+        """Return a sealed task's chunk of an array of outcomes, held against its seal."""
+        content = read_bytes(path)
+        check = seal.files.get(spec.name)
+        if check is not None and not check.fits(content):
+            msg = "does not match the checksum in the seal of its task"
+            raise StoreCorruptError(msg)
+        return decode_numbers(content, dtype=spec.dtype, shape=spec.chunk)
 
     @property
     def derived(self) -> Mapping[str, Mapping[str, Any]]:
@@ -186,7 +221,7 @@ class CohortReader:
         if name not in self._derived:
             msg = f"no derived array {name!r}; there are: {', '.join(self._derived) or 'none yet'}"
             raise UnknownNameError(msg)
-        return read_array(self._paths.group(self.cohort.id) / name, self._derived[name])
+        return read_published(self._paths, self.cohort, name)
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return one value a model, ``[M]`` each: spec fields, identity, status and cost."""
@@ -196,6 +231,7 @@ class CohortReader:
             "cohort": np.full(M, self.cohort.id),
             "row": np.arange(M, dtype=np.int64),
         }
+        found |= origin_columns(self.cohort.origins)
         found |= {name: spec_column(self.cohort.runs, name) for name in field_infos()}
         return found | {
             "status": self.status.copy(),
@@ -236,20 +272,44 @@ class CohortReader:
             raise StoreError(msg)
         return self._read("probe_logits", rows, ks)
 
+    def weight_checksums(self, rows: ArrayLike, ks: ArrayLike) -> NDArray[np.int64]:
+        """Return a checksum of the weights of n pairs, ``[n]``, without reading them.
+
+        Equal weights have equal checksums. A pair that is not recorded has 0.
+
+        Raises:
+            StoreCorruptError: a shard is missing or its index is damaged.
+            StoreError: a pair outside the cohort.
+        """
+        spec = self._arrays["weights"]
+        rows, ks = self._pairs(rows, ks)
+        out = np.zeros(len(rows), dtype=np.int64)
+        for task, k, at in self._by_shard(rows, ks):
+            path = self._paths.shard(task, spec.name, k, len(spec.shape))
+            index = self._index(spec, task, k, path)
+            out[at] = read_checksums(path, rows[at] - task.start, index)
+        return out
+
     def _read(self, array: str, rows: ArrayLike, ks: ArrayLike) -> NDArray[Any]:
         spec = self._arrays[array]
         rows, ks = self._pairs(rows, ks)
         out = np.full((len(rows), *spec.shape[2:]), np.nan, dtype=spec.dtype)
         flat = out.reshape(len(rows), math.prod(spec.shape[2:]))
+        for task, k, at in self._by_shard(rows, ks):
+            self._read_shard(spec, task, k, rows[at], [flat[i] for i in at])
+        return out
+
+    def _by_shard(
+        self, rows: NDArray[np.int64], ks: NDArray[np.int64]
+    ) -> Iterator[tuple[Task, int, NDArray[np.int64]]]:
+        """Yield (task, checkpoint, positions of its pairs) of the pairs that are recorded."""
         there = np.flatnonzero(self.recorded[rows, ks])
         tasks = rows // self.cohort.task_rows
         keys = tasks * self.cohort.checkpoints + ks
         order = there[np.argsort(keys[there], kind="stable")]
         bounds = np.flatnonzero(np.diff(keys[order])) + 1
         for group in np.split(order, bounds) if len(order) else ():
-            task, k = self._tasks[int(tasks[group[0]])], int(ks[group[0]])
-            self._read_shard(spec, task, k, rows[group], [flat[i] for i in group])
-        return out
+            yield self._tasks[int(tasks[group[0]])], int(ks[group[0]]), group
 
     def _read_shard(
         self, spec: ArraySpec, task: Task, k: int, rows: NDArray[np.int64], out: Sequence[Any]
@@ -257,19 +317,26 @@ class CohortReader:
         form = spec.shard
         assert form is not None
         path = self._paths.shard(task, spec.name, k, len(spec.shape))
-        key = (spec.name, task.index, k)
-        index = self._indexes.get(key)
-        if index is not None:
-            self._indexes.move_to_end(key)
-        else:
-            index = self._indexes[key] = read_index(path, form)
-            while len(self._indexes) > _CACHED_INDEXES:
-                self._indexes.popitem(last=False)
+        index = self._index(spec, task, k, path)
         names = [f"run {self.cohort.run_ids[row]}, checkpoint {k}" for row in rows]
         found = read_rows(path, form, rows - task.start, out, index=index, names=names)
         if found != len(rows):
-            msg = f"{path} lacks rows that were committed ({'; '.join(names)}); run `zoo verify`"
+            lost = "; ".join(names)
+            msg = f"{path} lacks rows that were committed ({lost}); {TRAIN_AGAIN}"
             raise StoreCorruptError(msg)
+
+    def _index(self, spec: ArraySpec, task: Task, k: int, path: Path) -> NDArray[np.uint64]:
+        """Return the index of a shard, from memory where it was read before."""
+        key = (spec.name, task.index, k)
+        if key in self._indexes:
+            self._indexes.move_to_end(key)
+            return self._indexes[key]
+        assert spec.shard is not None
+        name = shard_name(self.cohort, task, spec.name, k)
+        index = self._indexes[key] = read_index(path, spec.shard, name)
+        while len(self._indexes) > _CACHED_INDEXES:
+            self._indexes.popitem(last=False)
+        return index
 
     def _pairs(self, rows: ArrayLike, ks: ArrayLike) -> tuple[NDArray[np.int64], ...]:
         first, second = np.broadcast_arrays(np.atleast_1d(rows), np.atleast_1d(ks))

@@ -1,19 +1,19 @@
 """Derived arrays: what stages add to a store after training, beside the weights and never in them.
 
 A *derived column* is an array of a cohort's group that starts with the model axis; for arrays with
-axes of their own see :mod:`zoo.store.tables`. It is plain Zarr, and exists with the group's
-metadata, which is replaced last.
+axes of their own see :mod:`zoo.store.tables`. It is plain Zarr: chunks, the group's metadata, and
+last the record with which it exists.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import shutil
-import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -22,33 +22,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.errors import StoreBusyError, StoreError, UnknownNameError
-from zoo.store.added import (
-    derived_members,
-    find_added,
-    inline_metadata,
-    read_array,
-    refreshed_root,
-)
+from zoo.errors import StoreBusyError, StoreCorruptError, StoreError, UnknownNameError
+from zoo.store.added import FORM, Derived, ends, read_array, read_derived_record, with_derived
 from zoo.store.chunks import encode_chunk
 from zoo.store.create import existing, read_plan
 from zoo.store.files import STRAY_SUFFIX, store_errors, write_atomic
-from zoo.store.groups import cohort_arrays, metadata_bytes
-from zoo.store.locks import hold
-from zoo.store.paths import StorePaths
-from zoo.store.schema import ArraySpec
-from zoo.train.plan import Plan
+from zoo.store.groups import metadata_bytes
+from zoo.store.locks import hold, hold_patiently
+from zoo.store.paths import StorePaths, chunk_file
+from zoo.store.schema import ArraySpec, array_names
+from zoo.train.plan import Cohort, Plan
 
 __all__ = [
     "DerivedColumn",
     "alone",
     "array_form",
     "chunks_of",
+    "clear_staged",
     "derived_columns",
     "problems_of",
     "publish",
     "read_derived",
+    "read_published",
     "unknown",
+    "withdraw",
 ]
 
 #: Names that mean something else in a query.
@@ -119,18 +116,14 @@ def problems_of(name: str, dims: tuple[str, ...], values: NDArray[Any]) -> Itera
         yield f"{name}: {values.ndim} axes of values with {len(dims)} names {dims}; at least one"
 
 
-def _check(plan: Plan, columns: Sequence[DerivedColumn]) -> None:
+def _check(known: Mapping[str, Cohort], columns: Sequence[DerivedColumn]) -> None:
     """Refuse what cannot be stored; every problem at once.
 
     Raises:
         StoreError: there is any.
     """
     found: list[str] = []
-    known = {cohort.id: cohort for cohort in plan.cohorts}
-    taken = {
-        name: cohort_arrays(plan, known[name])
-        for name in {column.cohort for column in columns} & known.keys()
-    }
+    taken = {name: array_names(known[name]) for name in {c.cohort for c in columns} & known.keys()}
     seen: set[tuple[str, str]] = set()
     for column in columns:
         name = column.name
@@ -159,25 +152,56 @@ def _check(plan: Plan, columns: Sequence[DerivedColumn]) -> None:
 
 @contextmanager
 def alone(paths: StorePaths) -> Iterator[None]:
-    """Be the only one who changes groups' metadata, for the block."""
-    end = time.monotonic() + _PATIENCE_S
-    while True:
-        with hold(paths.extend_lock) as owned:
-            if owned:
-                yield
-                return
-        if time.monotonic() > end:
+    """Be the only one who changes groups' metadata or names something, for the block.
+
+    What others staged and did not finish when they were killed is removed first.
+
+    Raises:
+        StoreBusyError: another process does so, and does not end.
+    """
+    with hold_patiently(paths.extend_lock, patience_s=_PATIENCE_S) as owned:
+        if not owned:
             msg = (
                 f"another process has been changing {paths.root} for {_PATIENCE_S:.0f} s; wait"
                 " for it and run again"
             )
             raise StoreBusyError(msg)
-        time.sleep(0.05)
+        remove_staged(paths)
+        yield
+
+
+def clear_staged(path: str | PathLike[str]) -> None:
+    """Remove what killed extensions and publications left, unless somebody is at work on the store.
+
+    Raises:
+        StoreMissingError: no store is there.
+        StoreError: the lock file cannot be written.
+    """
+    paths = existing(path)
+    if any(stray.exists() for stray in _staged(paths)):
+        with hold(paths.extend_lock) as owned:
+            if owned:
+                remove_staged(paths)
+
+
+def _staged(paths: StorePaths) -> Iterator[Path]:
+    yield paths.staging
+    yield from paths.records.glob(f"*{STRAY_SUFFIX}")
+
+
+def remove_staged(paths: StorePaths) -> None:
+    """Remove the unfinished files and folders right below the records; who holds the lock may."""
+    for stray in list(_staged(paths)):
+        if stray.is_dir():
+            shutil.rmtree(stray, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                stray.unlink()
 
 
 def publish(
     path: str | PathLike[str],
-    columns: Sequence[DerivedColumn],
+    columns: Iterable[DerivedColumn],
     *,
     stage: str,
     stage_id: str,
@@ -188,9 +212,13 @@ def publish(
     array is replaced. No weight, metric or outcome is touched. A kill leaves the old or the new
     array, and publishing again mends the rest.
 
+    Call it once for all cohorts: it reads the whole plan. Columns that are too much for memory can
+    come from an iterator, cohort after cohort; those of one cohort are checked before the first of
+    them is written.
+
     Args:
         path: the store.
-        columns: the arrays.
+        columns: the arrays; those of a sequence are all checked before anything is written.
         stage: what made them, kept with each (``"landscape"``).
         stage_id: id of its settings, kept with each.
 
@@ -201,46 +229,104 @@ def publish(
     """
     paths = existing(path)
     plan = read_plan(path)
-    _check(plan, columns)
-    with store_errors("publish in", paths.root), alone(paths):
-        for name in dict.fromkeys(column.cohort for column in columns):
-            group = paths.group(name)
-            members = derived_members(paths, name)
-            for column in columns:
-                if column.cohort == name:
-                    facts = {**column.attributes, "stage": stage, "stage-id": stage_id}
-                    members[column.name] = _write_column(paths, group, column, facts)
-            metadata = inline_metadata(group / "zarr.json", members)
-            write_atomic(group / "zarr.json", metadata_bytes(metadata), staging=paths.records)
-        write_atomic(
-            paths.metadata, metadata_bytes(refreshed_root(paths, plan)), staging=paths.records
-        )
+    known = {cohort.id: cohort for cohort in plan.cohorts}
+    if isinstance(columns, Sequence):
+        _check(known, columns)
+        columns = sorted(columns, key=lambda column: column.cohort)
+    stamp = {"stage": stage, "stage-id": stage_id}
+    for name, group in itertools.groupby(columns, key=lambda column: column.cohort):
+        together = tuple(group)
+        _check(known, together)
+        with store_errors("publish in", paths.root), alone(paths):
+            facts = {**stamp, "rows": known[name].rows_hash()}
+            _publish(paths, plan, known[name], together, facts)
 
 
-def _write_column(
-    paths: StorePaths, group: Path, column: DerivedColumn, facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    spec, values = array_form(column.name, column.dims, column.values, column.doc)
-    metadata = spec.metadata()
-    metadata["attributes"] |= facts
-    folder = group / spec.name
-    rest = ["0"] * (values.ndim - 1)
-    if folder.exists() and not _same_form(folder, metadata):
-        away = paths.records / f"{spec.name}.{uuid.uuid4().hex}{STRAY_SUFFIX}"
-        folder.replace(away)
-        shutil.rmtree(away, ignore_errors=True)
-    for index, data in chunks_of(spec, values):
-        target = folder.joinpath("c", str(index), *rest)
-        if not (target.exists() and target.read_bytes() == data):
-            write_atomic(target, data, staging=paths.records)
-    write_atomic(folder / "zarr.json", metadata_bytes(metadata), staging=paths.records)
-    return metadata
+def _publish(
+    paths: StorePaths,
+    plan: Plan,
+    cohort: Cohort,
+    columns: Sequence[DerivedColumn],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write columns of one cohort, then the group's metadata, then the record of them.
+
+    Before the first chunk the record says which names are on their way. An array of another form
+    is taken away by then, so that nobody reads new chunks in the old form.
+    """
+    record = paths.derived(cohort.id)
+    paths.check_inside(paths.group(cohort.id), record)
+    before = read_derived_record(paths, cohort)
+    members = before.members
+    new: dict[str, dict[str, Any]] = {}
+    forms = {}
+    for column in columns:
+        spec, values = array_form(column.name, column.dims, column.values, column.doc)
+        metadata = spec.metadata()
+        metadata["attributes"] |= {**column.attributes, **facts}
+        new[column.name], forms[column.name] = metadata, (spec, values)
+    kept = {
+        name: member
+        for name, member in members.items()
+        if name not in new or all(member[key] == new[name][key] for key in FORM)
+    }
+    pending = tuple(new.keys() - kept.keys())
+    checks = {n: [[ends(data)] for _, data in chunks_of(*form)] for n, form in forms.items()}
+    both = dict(before.checks)  # of the names that stay, old and new chunks may be there meanwhile
+    for name in before.checks.keys() & checks.keys() & kept.keys():
+        pairs = zip(before.checks[name], checks[name], strict=True)
+        both[name] = [list(dict.fromkeys((*old, *now))) for old, now in pairs]
+    _replace(paths, record, Derived(kept, pending, both).to_bytes(cohort.id))
+    if len(kept) < len(members):
+        _write_group(paths, plan, cohort, kept)
+    for name, (spec, values) in forms.items():
+        folder = paths.group(cohort.id) / name
+        paths.check_inside(folder)
+        if name in pending and folder.exists():
+            away = paths.records / f"{name}.{uuid.uuid4().hex}{STRAY_SUFFIX}"
+            folder.replace(away)
+            shutil.rmtree(away, ignore_errors=True)
+        for index, data in chunks_of(spec, values):
+            _replace(paths, folder / chunk_file(index, values.ndim), data)
+    _write_group(paths, plan, cohort, kept | new)
+    now = Derived(kept | new, checks={**before.checks, **checks})
+    _replace(paths, record, now.to_bytes(cohort.id))
 
 
-def _same_form(folder: Path, metadata: Mapping[str, Any]) -> bool:
-    old = find_added(folder)
-    keys = ("shape", "data_type", "chunk_grid", "codecs", "fill_value", "dimension_names")
-    return old is not None and all(old[key] == metadata[key] for key in keys)
+def withdraw(paths: StorePaths, plan: Plan, cohort: Cohort, names: Iterable[str]) -> None:
+    """Take arrays that a stage added away again, and what a killed writer left.
+
+    The caller is the only one who changes metadata; see :func:`alone`.
+
+    Args:
+        paths: the store.
+        plan: its plan.
+        cohort: the cohort.
+        names: of arrays that are damaged.
+    """
+    before, gone = read_derived_record(paths, cohort), set(names)
+    gone |= set(before.pending)
+    if not gone:
+        return
+    kept = {name: member for name, member in before.members.items() if name not in gone}
+    record, group = paths.derived(cohort.id), paths.group(cohort.id)
+    paths.check_inside(group, record, *(group / name for name in gone))
+    _replace(paths, record, Derived(kept, tuple(gone), before.checks).to_bytes(cohort.id))
+    _write_group(paths, plan, cohort, kept)
+    for name in gone:
+        shutil.rmtree(group / name, ignore_errors=True)
+    _replace(paths, record, Derived(kept, (), before.checks).to_bytes(cohort.id))
+
+
+def _write_group(paths: StorePaths, plan: Plan, cohort: Cohort, members: Mapping[str, Any]) -> None:
+    metadata = metadata_bytes(with_derived(paths, plan, cohort, members))
+    _replace(paths, paths.group(cohort.id) / "zarr.json", metadata)
+
+
+def _replace(paths: StorePaths, file: Path, data: bytes) -> None:
+    """Write a file unless it is there with the same content."""
+    if not (file.exists() and file.read_bytes() == data):
+        write_atomic(file, data, staging=paths.records)
 
 
 def unknown(name: str, known: tuple[str, ...]) -> UnknownNameError:
@@ -249,24 +335,57 @@ def unknown(name: str, known: tuple[str, ...]) -> UnknownNameError:
     return UnknownNameError(f"{name!r} is not there; there are: {listed}")
 
 
-def derived_columns(path: str | PathLike[str], cohort: str) -> dict[str, dict[str, Any]]:
+def derived_columns(path: str | PathLike[str], cohort: str | Cohort) -> dict[str, dict[str, Any]]:
     """Return the Zarr metadata of each derived array of a cohort, by name.
 
+    Args:
+        path: the store.
+        cohort: the cohort, or its id; then the whole plan is read.
+
     Raises:
         StoreMissingError: no store is there.
+        UnknownNameError: it has no such cohort.
+        StoreCorruptError: the record of them is damaged.
     """
-    return derived_members(existing(path), cohort)
+    members = read_derived_record(existing(path), _planned(path, cohort)).members
+    return {name: dict(member) for name, member in members.items()}
 
 
-def read_derived(path: str | PathLike[str], cohort: str, name: str) -> NDArray[Any]:
+def read_derived(path: str | PathLike[str], cohort: str | Cohort, name: str) -> NDArray[Any]:
     """Return the values of a derived array.
 
+    Args:
+        path: the store.
+        cohort: the cohort, or its id; then the whole plan is read.
+        name: of the array.
+
     Raises:
         StoreMissingError: no store is there.
+        UnknownNameError: there is no such cohort, or it has no such array.
+        StoreCorruptError: it does not match its checksum.
+    """
+    return read_published(existing(path), _planned(path, cohort), name)
+
+
+def _planned(path: str | PathLike[str], cohort: str | Cohort) -> Cohort:
+    return read_plan(path).cohort(cohort) if isinstance(cohort, str) else cohort
+
+
+def read_published(paths: StorePaths, cohort: Cohort, name: str) -> NDArray[Any]:
+    """Return the values of a derived array, also while it is published again.
+
+    Raises:
         UnknownNameError: the cohort has no such array.
         StoreCorruptError: it does not match its checksum.
     """
-    members = derived_columns(path, cohort)
-    if name not in members:
-        raise unknown(name, tuple(members))
-    return read_array(existing(path).group(cohort) / name, members[name])
+    record = read_derived_record(paths, cohort)
+    while True:
+        if name not in record.members:
+            raise unknown(name, tuple(record.members))
+        try:
+            folder = paths.group(cohort.id) / name
+            return read_array(folder, record.members[name], record.checks.get(name))
+        except StoreCorruptError:
+            before, record = record, read_derived_record(paths, cohort)
+            if record == before:
+                raise

@@ -1,37 +1,41 @@
-"""Writing a cohort's Zarr group, and the root group's metadata with everything below it.
+"""A cohort's Zarr group and the root group: their metadata, and the files that the plan decides.
 
-Both groups carry their members' metadata inline (``consolidated_metadata``), so that opening a
-store reads one file. It cannot go stale: no array is ever added, resized or changed. ``_zoo`` is a
-scalar array whose value is the format version: no Zarr reader looks into an array's folder, so the
-records in there trouble none.
+A cohort's ``zarr.json`` carries the metadata of its arrays inline (``consolidated_metadata``), and
+only the sharded arrays have a ``zarr.json`` of their own besides: a hundred small arrays would
+otherwise be a hundred small files in a hundred folders. The root's ``zarr.json`` lists nothing: it
+never changes, and whoever opens one cohort does not read about all others. ``_zoo`` is a scalar
+array whose value is the format version: no Zarr reader looks into an array's folder, so the records
+in there trouble none.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import zoo
 from zoo.store.chunks import encode_chunk
+from zoo.store.paths import chunk_file
 from zoo.store.schema import (
     FORMAT_VERSION,
     ArraySpec,
     cohort_attributes,
     columns,
+    is_fill,
     outcome_arrays,
     probe_size,
     slab_arrays,
 )
 from zoo.train.plan import Cohort, Plan
+from zoo.version import __version__
 
 __all__ = [
     "cohort_arrays",
-    "column_chunk",
     "group_metadata",
+    "inline",
     "metadata_bytes",
+    "planned_files",
     "root_metadata",
     "scalar_metadata",
     "version",
@@ -41,7 +45,7 @@ __all__ = [
 
 def metadata_bytes(metadata: Mapping[str, Any]) -> bytes:
     """Return the content of a ``zarr.json``."""
-    return json.dumps(metadata, indent=1, allow_nan=False).encode() + b"\n"
+    return json.dumps(metadata, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def cohort_arrays(plan: Plan, cohort: Cohort) -> dict[str, ArraySpec]:
@@ -50,26 +54,22 @@ def cohort_arrays(plan: Plan, cohort: Cohort) -> dict[str, ArraySpec]:
     return arrays | {name: spec for name, (spec, _) in columns(cohort).items()}
 
 
-def group_metadata(plan: Plan, cohort: Cohort, *, inline: bool = True) -> dict[str, Any]:
-    """Return the metadata of a cohort's group.
+def group_metadata(plan: Plan, cohort: Cohort) -> dict[str, Any]:
+    """Return the metadata of a cohort's group, as far as the plan decides it."""
+    return _group(plan, cohort, cohort_arrays(plan, cohort))
 
-    Args:
-        plan: the plan.
-        cohort: one of its cohorts.
-        inline: whether the metadata of the arrays stand in it.
-    """
-    metadata: dict[str, Any] = {
+
+def _group(plan: Plan, cohort: Cohort, arrays: Mapping[str, ArraySpec]) -> dict[str, Any]:
+    return {
         "zarr_format": 3,
         "node_type": "group",
         "attributes": dict(cohort_attributes(plan, cohort)),
+        **inline({name: spec.metadata() for name, spec in arrays.items()}),
     }
-    if inline:
-        arrays = cohort_arrays(plan, cohort)
-        metadata |= _consolidated({name: spec.metadata() for name, spec in arrays.items()})
-    return metadata
 
 
-def _consolidated(members: Mapping[str, Any]) -> dict[str, Any]:
+def inline(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a group's metadata that has its members' metadata, by name."""
     ordered = {name: members[name] for name in sorted(members)}
     return {
         "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": ordered}
@@ -87,14 +87,9 @@ def root_metadata(plan: Plan, creator: str) -> dict[str, Any]:
     """Return the metadata of the root group.
 
     Args:
-        plan: the whole plan.
+        plan: the plan.
         creator: version of phasezoo that made the store.
     """
-    members: dict[str, Any] = {"_zoo": scalar_metadata()}
-    for cohort in plan.cohorts:
-        members[cohort.id] = group_metadata(plan, cohort, inline=False)
-        for name, spec in cohort_arrays(plan, cohort).items():
-            members[f"{cohort.id}/{name}"] = spec.metadata()
     return {
         "zarr_format": 3,
         "node_type": "group",
@@ -105,8 +100,20 @@ def root_metadata(plan: Plan, creator: str) -> dict[str, Any]:
             "axes": dict(plan.axes),
             "created-by": f"phasezoo {creator}",
         },
-        **_consolidated(members),
     }
+
+
+def planned_files(plan: Plan, cohort: Cohort) -> Iterator[tuple[str, bytes]]:
+    """Yield the path inside the group, and the content, of each file that the plan decides."""
+    slabs, decided = slab_arrays(cohort, probe_size(plan, cohort)), columns(cohort)
+    arrays = slabs | outcome_arrays(cohort) | {name: spec for name, (spec, _) in decided.items()}
+    yield "zarr.json", metadata_bytes(_group(plan, cohort, arrays))
+    for name, spec in slabs.items():
+        yield f"{name}/zarr.json", metadata_bytes(spec.metadata())
+    for name, (spec, values) in decided.items():
+        if not is_fill(values, spec.fill):
+            data = encode_chunk(values, dtype=spec.dtype)
+            yield f"{name}/{chunk_file(0, values.ndim)}", data
 
 
 def write_group(folder: Path, plan: Plan, cohort: Cohort) -> None:
@@ -115,29 +122,12 @@ def write_group(folder: Path, plan: Plan, cohort: Cohort) -> None:
     Nothing is synced here; the caller does that once, for the whole folder.
     """
     folder.mkdir(parents=True)
-    (folder / "zarr.json").write_bytes(metadata_bytes(group_metadata(plan, cohort)))
-    for name, spec in cohort_arrays(plan, cohort).items():
-        (folder / name).mkdir()
-        (folder / name / "zarr.json").write_bytes(metadata_bytes(spec.metadata()))
-    for name, (spec, values) in columns(cohort).items():
-        data = column_chunk(spec, values)
-        if data is not None:
-            chunk = folder.joinpath(name, "c", *["0"] * values.ndim)
-            chunk.parent.mkdir(parents=True)
-            chunk.write_bytes(data)
-
-
-def column_chunk(spec: ArraySpec, values: Any) -> bytes | None:
-    """Return the only chunk of a column, or None where its fill value says all."""
-    fill = spec.fill
-    same = (values != values).all() if _is_nan(fill) else (values == fill).all()
-    return None if same else encode_chunk(values, dtype=spec.dtype)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+    for name, data in planned_files(plan, cohort):
+        file = folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(data)
 
 
 def version() -> str:
     """Return the version of phasezoo that runs."""
-    return zoo.__version__
+    return __version__

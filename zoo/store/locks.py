@@ -13,21 +13,32 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 
-from zoo.errors import StoreBusyError
+from zoo.errors import StoreBusyError, StoreMissingError
 from zoo.store.files import store_errors
 from zoo.store.leases import HeldLease, LeaseView, acquire_lease, forget_leases, newest_lease
 from zoo.store.paths import StorePaths
 from zoo.train.plan import Task
 
-__all__ = ["check_owned", "claim_task", "hold", "is_held", "owned_here", "task_lease"]
+__all__ = [
+    "check_owned",
+    "claim_task",
+    "hold",
+    "hold_patiently",
+    "is_held",
+    "owned_here",
+    "task_lease",
+    "watch_leases",
+]
 
 #: A reader's look at a lock takes it for an instant, so a claim tries more than once.
 _ATTEMPTS = 4
 _PAUSE_S = 0.02
+#: Seconds between two looks at a lease that may have been left behind.
+_BETWEEN_LOOKS_S = 0.1
 
 #: What flock says on a file system that has no locks.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
@@ -70,6 +81,7 @@ def hold(path: Path, *, leased: bool = False) -> Iterator[bool]:
         yield False
         return
     with store_errors("lock", path):
+        _check_there(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     owned, process = False, os.getpid()
@@ -93,6 +105,73 @@ def hold(path: Path, *, leased: bool = False) -> Iterator[bool]:
             del _HELD[key]
         if os.getpid() == process:  # a forked child has closed it already
             os.close(handle)
+
+
+@contextlib.contextmanager
+def hold_patiently(path: Path, *, leased: bool = False, patience_s: float = 0.0) -> Iterator[bool]:
+    """Hold the lock on ``path`` for the block; wait for it where that can help.
+
+    A lease that another host left behind is free only after somebody has watched it for its term,
+    so who asks once and leaves would never get it.
+
+    Args:
+        path: the lock file.
+        leased: as for :func:`hold`.
+        patience_s: how long to wait for an owner who is alive.
+
+    Yields:
+        True if the lock is ours, False if another holder has it and is alive.
+
+    Raises:
+        StoreError: the lock file cannot be written.
+    """
+    end = time.monotonic() + patience_s
+    while True:
+        with hold(path, leased=leased) as owned:
+            if owned:
+                yield True
+                return
+        if time.monotonic() >= end and not _may_be_left_behind(path):
+            yield False
+            return
+        time.sleep(_BETWEEN_LOOKS_S)
+
+
+def _may_be_left_behind(path: Path) -> bool:
+    """Return whether trying again may help: nobody is known to be alive."""
+    if path.resolve() in _HELD or is_held(path):
+        return False
+    lease = newest_lease(_lease_folder(path), locked=False)
+    return lease is None or lease.stale or not lease.beating
+
+
+def watch_leases(path: str | PathLike[str], tasks: Iterable[Task]) -> None:
+    """Watch leases until each has changed, was given back, or was silent for its term.
+
+    What :func:`task_lease` says afterwards in this process rests on having looked, not on clocks.
+
+    Args:
+        path: the store.
+        tasks: whose leases.
+    """
+    left = list(tasks)
+    while left:
+        views = [(task, task_lease(path, task)) for task in left]
+        left = [t for t, v in views if v is not None and not v.stale and not v.beating]
+        if left:
+            time.sleep(_BETWEEN_LOOKS_S)
+
+
+def _check_there(path: Path) -> None:
+    """Refuse to make a lock in a store that is gone: it would be the skeleton of one.
+
+    Raises:
+        StoreMissingError: the store was deleted or renamed.
+    """
+    records = next((parent for parent in path.parents if parent.name == "_zoo"), None)
+    if records is not None and not records.is_dir():
+        msg = f"{records.parent} is not there any more: it was deleted or renamed"
+        raise StoreMissingError(msg)
 
 
 def _lease_folder(path: Path) -> Path:
@@ -172,15 +251,17 @@ def owned_here(path: str | PathLike[str], task: Task) -> bool:
 
 
 @contextlib.contextmanager
-def claim_task(path: str | PathLike[str], task: Task) -> Iterator[bool]:
+def claim_task(path: str | PathLike[str], task: Task, *, patient: bool = False) -> Iterator[bool]:
     """Own a task for the block.
 
-    The lock is released when the block ends or the process dies; across hosts the lease ends when
-    it was not renewed for its term (90 s).
+    The lock is released when the block ends or the process dies; across hosts another process may
+    take over after it has watched the lease for its term (90 s) and saw no heartbeat.
 
     Args:
         path: the store.
         task: one of its plan's tasks.
+        patient: whether to watch a lease that a dead host may have left, for up to its term. False
+            for a caller that comes back: what it saw is remembered.
 
     Yields:
         True if this process now owns the task, False if another live owner has it.
@@ -188,5 +269,6 @@ def claim_task(path: str | PathLike[str], task: Task) -> Iterator[bool]:
     Raises:
         StoreError: the lock file cannot be written.
     """
-    with hold(StorePaths(Path(path)).lock(task), leased=True) as owned:
+    take = hold_patiently if patient else hold
+    with take(StorePaths(Path(path)).lock(task), leased=True) as owned:
         yield owned

@@ -8,8 +8,8 @@ from zoo.errors import StoreError
 from zoo.store.cohort_reader import CohortReader
 from zoo.store.commits import Failure, read_failures
 from zoo.store.create import existing, read_plan
-from zoo.store.groups import cohort_arrays
 from zoo.store.paths import StorePaths
+from zoo.store.schema import outcome_arrays, probe_size, slab_arrays
 from zoo.train.plan import Plan
 
 __all__ = ["StoreReader"]
@@ -36,7 +36,7 @@ class StoreReader:
     def _open_cohorts(self) -> None:
         known = len(self.cohorts)
         for cohort in self.plan.cohorts[known:]:
-            arrays = cohort_arrays(self.plan, cohort)
+            arrays = slab_arrays(cohort, probe_size(self.plan, cohort)) | outcome_arrays(cohort)
             self.cohorts.append(CohortReader(self._paths, cohort, arrays))
 
     def cohort(self, name: str) -> CohortReader:
@@ -72,4 +72,9 @@ class StoreReader:
         Raises:
             StoreCorruptError: a record is damaged.
         """
-        return [f for task in self.plan.tasks() for f in read_failures(self._paths, task)]
+        return [
+            failure
+            for cohort in self.plan.cohorts
+            for task in cohort.tasks()
+            for failure in read_failures(self._paths, cohort, task)
+        ]

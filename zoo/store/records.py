@@ -14,11 +14,23 @@ from numpy.typing import NDArray
 from zoo.errors import StoreCorruptError, StoreError
 from zoo.store.files import checksum, read_bytes, write_atomic
 
-__all__ = ["RECORD_VERSION", "floats", "read_record", "record_bytes", "to_json", "write_record"]
+__all__ = [
+    "RECORD_VERSION",
+    "amount",
+    "floats",
+    "parse_record",
+    "read_record",
+    "record_bytes",
+    "to_json",
+    "whole",
+    "wholes",
+    "write_record",
+]
 
 #: Version of every record type.
 RECORD_VERSION = 1
 
+_MOST = 2**62
 _WORDS = {"Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -61,21 +73,34 @@ def read_record(path: Path, kind: str) -> dict[str, Any]:
         StoreCorruptError: missing, torn, altered, or of another type.
         StoreError: written by a later version of phasezoo.
     """
-    text = read_bytes(path)
+    return parse_record(read_bytes(path), path, kind)
+
+
+def parse_record(
+    text: bytes, path: Path, kind: str, *, advice: str = "run `zoo repair`"
+) -> dict[str, Any]:
+    """Return the body of a record whose file has been read; as :func:`read_record`.
+
+    Args:
+        text: the content of the file.
+        path: the file, for messages.
+        kind: the encoding type.
+        advice: what to do if it is damaged, as the error says; empty = nothing.
+    """
     try:
         body: dict[str, Any] = json.loads(text)
         check = body.pop("check")
         whole = checksum(_canonical(body)) == check
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         whole = False
     if not whole:
-        msg = f"{path} does not match its checksum; run `zoo verify`"
+        msg = "; ".join(filter(None, (f"{path} does not match its checksum", advice)))
         raise StoreCorruptError(msg)
-    found, version = body.pop("encoding-type"), body.pop("encoding-version")
+    found, version = body.pop("encoding-type", "nameless"), body.pop("encoding-version", 0)
     if found != f"phasezoo-{kind}":
         msg = f"{path} is a {found} record where a phasezoo-{kind} was expected"
         raise StoreCorruptError(msg)
-    if version > RECORD_VERSION:
+    if not isinstance(version, int) or version > RECORD_VERSION:
         msg = f"{path} has version {version}; this phasezoo reads up to {RECORD_VERSION}: update it"
         raise StoreError(msg)
     return body
@@ -89,7 +114,47 @@ def to_json(values: NDArray[Any]) -> list[Any]:
     ]
 
 
-def floats(values: Sequence[Any]) -> NDArray[np.float32]:
-    """Return what :func:`to_json` wrote, as float32."""
+def floats(values: Sequence[Any], dtype: str) -> NDArray[np.floating[Any]]:
+    """Return what :func:`to_json` wrote, in the type that it had.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is not that.
+    """
     numbers = [np.nan if v is None else _WORDS[v] if isinstance(v, str) else v for v in values]
-    return np.array(numbers, dtype=np.float32)
+    if any(type(v) not in (int, float) or (type(v) is int and abs(v) > _MOST) for v in numbers):
+        raise TypeError(values)
+    with np.errstate(over="ignore"):
+        return np.array(numbers, dtype=dtype)
+
+
+def whole(value: Any, low: int = 0, high: int = _MOST) -> int:
+    """Return a whole number of a record.
+
+    Raises:
+        ValueError: it is none, or not in ``low`` ... ``high``.
+    """
+    if type(value) is not int or not low <= value <= high:
+        msg = f"{value!r:.40} is not a whole number from {low} to {high}"
+        raise ValueError(msg)
+    return value
+
+
+def wholes(values: Any, low: int = 0, high: int = _MOST) -> NDArray[np.int64]:
+    """Return whole numbers of a record, ``[n]``.
+
+    Raises:
+        ValueError, TypeError: they are none, or not all in ``low`` ... ``high``.
+    """
+    return np.array([whole(value, low, high) for value in values], dtype=np.int64)
+
+
+def amount(value: Any, high: float = _MOST) -> float:
+    """Return a number of a record that is not negative.
+
+    Raises:
+        ValueError: it is none, or not below ``high``.
+    """
+    if type(value) not in (int, float) or not 0 <= value < high:
+        msg = f"{value!r:.40} is no amount"
+        raise ValueError(msg)
+    return float(value)

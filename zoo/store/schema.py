@@ -2,7 +2,8 @@
 
 The metadata is written from here and not by a library, so that a store's bytes do not depend on
 which version of it is installed. Three kinds of arrays: *slabs* (sharded, written at checkpoints),
-*outcomes* (one chunk a task, written when the task is sealed) and *columns* (known from the plan).
+*outcomes* (one chunk per task, written when the task is sealed) and *columns* (known from the
+plan). A chunk whose values are all the fill value is not written.
 """
 
 from __future__ import annotations
@@ -15,29 +16,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.spec.origin import ORIGIN_COLUMNS, TrainedOrigin, origin_columns
 from zoo.spec.run import RunSpec, field_infos
 from zoo.store.shard import ShardSpec
-from zoo.train.checkpoint import METRICS
 from zoo.train.plan import Cohort, Plan
 
 __all__ = [
+    "ALWAYS_WRITTEN",
     "FORMAT_VERSION",
-    "METRIC_ARRAYS",
+    "SLABS",
     "ArraySpec",
+    "array_names",
     "cohort_attributes",
     "columns",
+    "is_fill",
+    "metric_names",
     "outcome_arrays",
     "probe_size",
     "slab_arrays",
     "spec_column",
 ]
 
-#: Version of the whole format; a reader refuses a later one.
-FORMAT_VERSION = 1
+#: Version of the whole format; a reader refuses any other.
+FORMAT_VERSION = 2
 
-#: Metric → array. ``lr`` is the run's peak learning rate, as everywhere; the recorded one is
-#: ``step_lr``.
-METRIC_ARRAYS = {name: "step_lr" if name == "lr" else name for name in METRICS}
+#: The sharded arrays, the only ones with a ``zarr.json`` of their own.
+SLABS = ("weights", "probe_logits")
+
+#: The outcome arrays that have a chunk for every task; ``reason`` and ``diverged_step`` have one
+#: where a model diverged, and their fill values are those of a healthy one.
+ALWAYS_WRITTEN = ("metrics", "status", "last")
 
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
@@ -76,7 +84,7 @@ class ArraySpec:
             "shape": list(self.shape),
             "data_type": self.dtype,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self.chunk)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
             "fill_value": _fill_json(self.fill),
             "codecs": self._codecs(),
             "attributes": {
@@ -161,14 +169,20 @@ def slab_arrays(cohort: Cohort, probe: int) -> dict[str, ArraySpec]:
 
 
 def outcome_arrays(cohort: Cohort) -> dict[str, ArraySpec]:
-    """Return the arrays that are written when a task is sealed, one chunk a task."""
-    M, K, rows = cohort.models, cohort.checkpoints, cohort.task_rows
-    arrays = {}
-    for metric, name in METRIC_ARRAYS.items():
-        dims = ("model", "checkpoint")
-        arrays[name] = ArraySpec(
-            name, "outcome", (M, K), dims, "float32", (rows, K), math.nan, METRICS[metric]
+    """Return the arrays that are written when a task is sealed, one chunk per task."""
+    M, K, rows, V = cohort.models, cohort.checkpoints, cohort.task_rows, len(cohort.metrics)
+    arrays = {
+        "metrics": ArraySpec(
+            name="metrics",
+            kind="outcome",
+            shape=(M, K, V),
+            dims=("model", "checkpoint", "metric"),
+            dtype=max(metric.dtype for metric in cohort.metrics),  # float64 holds float32
+            chunk=(rows, K, V),
+            fill=math.nan,
+            doc="; ".join(f"{metric.name}: {metric.doc}" for metric in cohort.metrics),
         )
+    }
     for name, dtype, fill, doc in (
         ("status", "string", "missing", "done or diverged; missing until the task is complete"),
         ("reason", "string", "", "why a model diverged"),
@@ -185,13 +199,16 @@ def spec_column(runs: tuple[RunSpec, ...], name: str) -> NDArray[Any]:
     A column of numbers or truth values with a None in it is float64, and None is NaN there; None
     in a column of text is empty.
     """
-    kind = field_infos()[name].kind
     values = [getattr(run, name) for run in runs]
-    if kind == "str":
+    kinds = {type(value) for value in values} - {type(None)}
+    info = field_infos().get(name)
+    if kinds == {str} or (not kinds and info is not None and info.kind == "str"):
         return np.array(["" if v is None else v for v in values], dtype=np.str_)
-    if kind == "float" or any(v is None for v in values):
-        return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-    return np.array(values, dtype=np.bool_ if kind == "bool" else np.int64)
+    if kinds == {bool} and None not in values:
+        return np.array(values, dtype=np.bool_)
+    if kinds == {int} and None not in values:
+        return np.array(values, dtype=np.int64)
+    return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
 
 
 def columns(cohort: Cohort) -> dict[str, tuple[ArraySpec, NDArray[Any]]]:
@@ -200,28 +217,51 @@ def columns(cohort: Cohort) -> dict[str, tuple[ArraySpec, NDArray[Any]]]:
     A column whose values are all the same has them as its fill value, and no chunk.
     """
     found: dict[str, tuple[NDArray[Any], str]] = {
+        "metric": (np.array(metric_names(cohort)), "names along the last axis of metrics"),
         "run_id": (np.array(cohort.run_ids, dtype=np.str_), "hash of the spec"),
         "flops": (cohort.train_flops.astype(np.float64), "operations of the whole training run"),
         "step": (cohort.steps, "optimizer steps taken"),
         "epoch": (cohort.epochs, "passes over the training set"),
     }
+    plain = all(isinstance(origin, TrainedOrigin) for origin in cohort.origins)
+    for name, values in origin_columns(cohort.origins).items():
+        if name == "origin" or not plain:
+            found[name] = values, ORIGIN_COLUMNS[name]
     for name in cohort.fields:
-        found[name] = spec_column(cohort.runs, name), field_infos()[name].doc
+        found[name] = spec_column(cohort.runs, name), _doc(name)
     return {name: (_column(name, *entry), entry[0]) for name, entry in found.items()}
+
+
+def _doc(name: str) -> str:
+    info = field_infos().get(name)
+    return info.doc if info is not None else "a field that this version does not know"
 
 
 def _column(name: str, values: NDArray[Any], doc: str) -> ArraySpec:
     dtype = "string" if values.dtype.kind == "U" else str(values.dtype)
     empty = {"string": "", "float64": math.nan, "bool": False, "int64": 0}[dtype]
     first = values.reshape(-1)[:1]
-    same = np.array_equal(values.reshape(-1), np.repeat(first, values.size), equal_nan=_nans(dtype))
-    fill = first[0] if same else empty
-    dims = ("model", "checkpoint")[: values.ndim]
+    fill = first[0] if is_fill(values, first[0]) else empty
+    dims = ("metric",) if name == "metric" else ("model", "checkpoint")[: values.ndim]
     return ArraySpec(name, "column", values.shape, dims, dtype, values.shape, fill, doc)
 
 
-def _nans(dtype: str) -> bool:
-    return dtype == "float64"
+def is_fill(values: NDArray[Any], fill: Any) -> bool:
+    """Return whether every value is the fill value, so that no chunk is needed."""
+    nan = isinstance(fill, float) and math.isnan(fill)
+    return bool(((values != values) if nan else (values == fill)).all())
+
+
+def array_names(cohort: Cohort) -> frozenset[str]:
+    """Return the names of the arrays that the plan and the training give a cohort."""
+    outcomes = ("metrics", "status", "reason", "diverged_step", "last")
+    planned = ("metric", "run_id", "flops", "step", "epoch", *ORIGIN_COLUMNS)
+    return frozenset((*SLABS, *outcomes, *planned, *metric_names(cohort), *cohort.fields))
+
+
+def metric_names(cohort: Cohort) -> list[str]:
+    """Return the names of what is recorded at every checkpoint, in the order of the store."""
+    return [metric.name for metric in cohort.metrics]
 
 
 def cohort_attributes(plan: Plan, cohort: Cohort) -> Mapping[str, Any]:

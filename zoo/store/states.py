@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike
 
-from zoo.store.commits import committed_count, read_failures
+from zoo.errors import StoreError
+from zoo.store.commits import committed_count, read_failures, read_seal
 from zoo.store.create import existing, read_plan
 from zoo.store.leases import LeaseView
 from zoo.store.locks import is_held, task_lease
@@ -25,10 +26,13 @@ class TaskState:
         checkpoints: K.
         sealed: whether it is complete.
         failed: whether its last attempt failed and nothing came since.
-        owner_alive: whether a live process owns it now; on another host: whether its heartbeat is
-            younger than its term.
+        owner_alive: whether a live process owns it now. Of another host this is known after
+            looking more than once (:func:`zoo.store.locks.watch_leases`); at first sight it is
+            whether the heartbeat's date is younger than its term by this host's clock.
         updated: when its newest record was written, seconds since 1970; 0.0 if it has none.
         lease: of its last owner, or None if it never had one.
+        failures: how often it has failed so far.
+        damage: what is wrong with its seal, empty if nothing is; the task then counts as failed.
     """
 
     task: Task
@@ -39,6 +43,8 @@ class TaskState:
     owner_alive: bool
     updated: float
     lease: LeaseView | None = None
+    failures: int = 0
+    damage: str = ""
 
 
 def task_states(path: str | PathLike[str]) -> list[TaskState]:
@@ -46,15 +52,20 @@ def task_states(path: str | PathLike[str]) -> list[TaskState]:
 
     Raises:
         StoreMissingError: no store is there.
-        StoreCorruptError: the plan or a failure record is damaged.
+        StoreCorruptError: the plan is damaged.
     """
     paths = existing(path)
     found = []
     for cohort in read_plan(path).cohorts:
         for task in cohort.tasks():
             committed = committed_count(paths, task)
-            failures = read_failures(paths, task)
+            failures = read_failures(paths, cohort, task)
             lease = task_lease(path, task)
+            damage = ""
+            try:
+                sealed = read_seal(paths, cohort, task) is not None
+            except StoreError as error:
+                sealed, damage = False, str(error)
             times = [f.time for f in failures]
             newest = [paths.seal(task)]
             if committed:
@@ -65,11 +76,13 @@ def task_states(path: str | PathLike[str]) -> list[TaskState]:
                     task=task,
                     committed=committed,
                     checkpoints=cohort.checkpoints,
-                    sealed=paths.seal(task).exists(),
-                    failed=any(not f.superseded for f in failures),
+                    sealed=sealed,
+                    failed=bool(damage) or any(not f.superseded for f in failures),
                     owner_alive=is_held(paths.lock(task)) or (lease is not None and lease.alive),
                     updated=max(times, default=0.0),
                     lease=lease,
+                    failures=len(failures),
+                    damage=damage,
                 )
             )
     return found

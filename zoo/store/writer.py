@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import time
 from collections.abc import Mapping
@@ -17,29 +18,36 @@ from zoo.errors import StoreBusyError, StoreCorruptError, StoreError
 from zoo.store.commits import (
     Commit,
     FileCheck,
-    Seal,
     committed_count,
+    failure_numbers,
     read_commit,
-    read_failures,
+    read_seal,
     signature,
 )
 from zoo.store.create import existing
 from zoo.store.files import (
-    STRAY_SUFFIX,
-    checksum,
+    ensure_folder,
     read_bytes,
     remove_strays,
     store_errors,
     write_atomic,
 )
 from zoo.store.locks import check_owned, claim_task, owned_here
-from zoo.store.outcomes import outcome_chunks
+from zoo.store.outcomes import make_seal, outcome_chunks
 from zoo.store.records import record_bytes
-from zoo.store.resume import KEPT, pack, read_pause, read_resume, remove_old
-from zoo.store.schema import ArraySpec, slab_arrays
-from zoo.store.shard import encode_shard
-from zoo.store.shard_file import read_rows
-from zoo.train.checkpoint import METRICS, Checkpoint, ResumePoint
+from zoo.store.resume import (
+    KEPT,
+    pack,
+    pause_bytes,
+    read_pause,
+    read_resume,
+    remove_left,
+    remove_old,
+)
+from zoo.store.schema import ArraySpec, metric_names, slab_arrays
+from zoo.store.shard import encode_shard, shard_name
+from zoo.store.shard_file import TRAIN_AGAIN, read_index, read_rows
+from zoo.train.checkpoint import Checkpoint, ResumePoint
 from zoo.train.pause import PausePoint
 from zoo.train.plan import Cohort, Task
 
@@ -74,7 +82,13 @@ class TaskWriter:
             self._stack.close()
             msg = f"another process owns task {task.index} of {task.cohort} in {path}"
             raise StoreBusyError(msg)
-        self._slabs = self._check_metadata()
+        try:
+            self._check_place()
+            self._slabs = self._check_metadata()
+            read_seal(self._paths, cohort, task)  # damaged, it must not pass for the end of a task
+        except BaseException:
+            self._stack.close()
+            raise
         self.committed = committed_count(self._paths, task)
         self._diverged = np.full(task.models, -1, dtype=np.int64)
         if self.committed:
@@ -118,9 +132,10 @@ class TaskWriter:
             weights = np.full((self.task.models, self.cohort.params), np.nan, dtype=np.float32)
             rows = np.flatnonzero(commit.diverged_step < 0)
             path = self._shard(spec, k)
-            found = read_rows(path, _form(spec), rows, [weights[r] for r in rows])
+            index = read_index(path, _form(spec), shard_name(self.cohort, self.task, spec.name, k))
+            found = read_rows(path, _form(spec), rows, [weights[r] for r in rows], index=index)
             if found != len(rows):
-                msg = f"{path} lacks rows that were committed; run `zoo verify`"
+                msg = f"{path} lacks rows that were committed; {TRAIN_AGAIN}"
                 raise StoreCorruptError(msg)
             return ResumePoint(k, weights, commit.diverged_step, arrays)
         return None
@@ -132,12 +147,11 @@ class TaskWriter:
             LeaseLostError: another host owns the task by now; nothing was written.
             StoreError: it cannot be written; the task then stands as it did before.
         """
-        place = np.array([point.index, point.group, point.offset], dtype=np.int64)
-        self._write(self._paths.pause(self.task), pack({**point.arrays, "place": place}))
+        self._write(self._paths.pause(self.task), pause_bytes(self.cohort, self.task, point))
 
     def pause_point(self) -> PausePoint | None:
         """Return the point after the newest checkpoint, or None if there is no whole one."""
-        return read_pause(self._paths, self.task, self.committed)
+        return read_pause(self._paths, self.cohort, self.task, self.committed)
 
     def commit(self, checkpoint: Checkpoint) -> None:
         """Make a checkpoint durable; when this returns, nothing short of the disk can lose it.
@@ -155,17 +169,20 @@ class TaskWriter:
         self._check(checkpoint)
         k = checkpoint.index
         present = checkpoint.diverged_step < 0
-        data = {"weights": encode_shard(_form(self._slabs["weights"]), checkpoint.weights, present)}
+        data = {"weights": self._encode("weights", k, checkpoint.weights, present)}
         if checkpoint.probe is not None:
             flat = checkpoint.probe.reshape(self.task.models, -1)
-            data["probe_logits"] = encode_shard(_form(self._slabs["probe_logits"]), flat, present)
+            data["probe_logits"] = self._encode("probe_logits", k, flat, present)
         resume = pack(checkpoint.resume)
         commit = Commit(
             index=k,
             diverged_step=np.asarray(checkpoint.diverged_step, dtype=np.int64),
-            metrics={n: np.asarray(checkpoint.metrics[n], dtype=np.float32) for n in METRICS},
-            files={name: _check_of(content) for name, content in data.items()},
-            resume=_check_of(resume),
+            metrics={
+                metric.name: np.asarray(checkpoint.metrics[metric.name], dtype=metric.dtype)
+                for metric in self.cohort.metrics
+            },
+            files={name: FileCheck.of(content) for name, content in data.items()},
+            resume=FileCheck.of(resume),
             wall_s=time.monotonic() - self._since,
         )
         if k < self.committed:
@@ -181,7 +198,7 @@ class TaskWriter:
         self.committed = k + 1
         self._diverged = commit.diverged_step
         self._since = time.monotonic()
-        with store_errors("delete old resume states of", self._paths.resume_folder(self.task)):
+        with store_errors("delete old resume states of", self._paths.task(self.task)):
             remove_old(self._paths, self.task, self.committed - KEPT)
             self._paths.pause(self.task).unlink(missing_ok=True)
 
@@ -206,17 +223,14 @@ class TaskWriter:
             )
             raise StoreError(msg)
         commits = [self._commit(k) for k in range(self.committed)]
-        for path, data in outcome_chunks(self._paths, self.cohort, self.task, commits).items():
+        chunks = outcome_chunks(self._paths, self.cohort, self.task, commits)
+        for path, data in chunks.items():
             self._write(path, data)
-        seal = Seal(
-            last=np.sum([c.diverged_step < 0 for c in commits], axis=0) - 1,
-            diverged_step=commits[-1].diverged_step,
-            wall_s=float(record.get("wall_s", sum(c.wall_s for c in commits))),
-            record=record,
-        )
+        seal = make_seal(commits, chunks, record)
         if not self.sealed:
-            self._write(self._paths.seal(self.task), record_bytes("seal", seal.to_json(self.task)))
-        remove_old(self._paths, self.task, self.cohort.checkpoints)
+            body = seal.to_json(self.cohort, self.task)
+            self._write(self._paths.seal(self.task), record_bytes("seal", body))
+        remove_left(self._paths, self.task)
 
     def fail(self, reason: str, traceback: str) -> None:
         """Record that an attempt at the task ended; a later attempt supersedes it.
@@ -228,29 +242,51 @@ class TaskWriter:
         Raises:
             StoreError: the record cannot be written.
         """
-        number = len(read_failures(self._paths, self.task))
+        number = 1 + max(failure_numbers(self._paths, self.task), default=-1)
         body = {
             "cohort": self.task.cohort,
             "task": self.task.index,
+            "rows": self.cohort.rows_hash(self.task),
+            "number": number,
             "reason": reason,
             "traceback": traceback,
             "committed": self.committed,
             **signature(),
         }
-        path = self._paths.failures(self.task) / f"{number}.json"
-        self._write(path, record_bytes("failure", body))
+        self._write(self._paths.failure(self.task, number), record_bytes("failure", body))
 
     # -- inside ---------------------------------------------------------------------------
 
     def _write(self, path: Path, data: bytes) -> None:
-        """Write a file of this task, unless another host has taken the task over."""
-        write_atomic(path, data, guard=lambda: check_owned(self._paths.lock(self.task)))
+        """Write a file of this task, unless another host has taken the task over.
+
+        What is unfinished stands in the task's own folder, where its next owner finds it.
+        """
+        staging = self._paths.task(self.task)
+        existing(self._paths.root)  # a store that is gone gets no skeleton of one
+        with store_errors("write", path):
+            ensure_folder(staging)
+        guard = functools.partial(check_owned, self._paths.lock(self.task))
+        write_atomic(path, data, staging=staging, guard=guard)
+
+    def _encode(
+        self, array: str, k: int, values: NDArray[Any], present: NDArray[np.bool_]
+    ) -> bytes:
+        name = shard_name(self.cohort, self.task, array, k)
+        return encode_shard(_form(self._slabs[array]), values, present, name)
 
     def _commit(self, k: int) -> Commit:
         return read_commit(self._paths, self.cohort, self.task, k)
 
     def _shard(self, spec: ArraySpec, k: int) -> Path:
         return self._paths.shard(self.task, spec.name, k, len(spec.shape))
+
+    def _check_place(self) -> None:
+        """Make sure that what is written for this task lies in the store."""
+        group = self._paths.group(self.task.cohort)
+        folders = (p for p in (group.iterdir() if group.is_dir() else ()) if p.is_dir())
+        lock = self._paths.lock(self.task)
+        self._paths.check_inside(group, *folders, self._paths.task(self.task), lock)
 
     def _check_metadata(self) -> dict[str, ArraySpec]:
         """Return the sharded arrays, after a look at whether the store has them in that form."""
@@ -267,19 +303,8 @@ class TaskWriter:
 
     def _remove_strays(self) -> None:
         """Delete what a killed owner of this task left unfinished."""
-        folders = [self._paths.commits(self.task), self._paths.resume_folder(self.task)]
-        group = self._paths.group(self.task.cohort)
-        folders += [p / "c" / str(self.task.index) for p in group.iterdir() if p.is_dir()]
-        # An unfinished chunk of a one-axis outcome stands beside the chunk, not in a folder of it.
-        strays = [*group.glob(f"*/c/{self.task.index}.*{STRAY_SUFFIX}")]
-        seal = self._paths.seal(self.task)
-        strays += seal.parent.glob(f"{seal.name}.*{STRAY_SUFFIX}")
-        strays += self._paths.failures(self.task).glob(f"*{STRAY_SUFFIX}")
-        with store_errors("clean up", group):
-            for folder in folders:
-                remove_strays(folder)
-            for stray in strays:
-                stray.unlink(missing_ok=True)
+        with store_errors("clean up", self._paths.task(self.task)):
+            remove_strays(self._paths.task(self.task))
 
     def _check(self, checkpoint: Checkpoint) -> None:
         R, P, k = self.task.models, self.cohort.params, checkpoint.index
@@ -293,7 +318,7 @@ class TaskWriter:
         wanted = None if probe is None else (R, *probe.shape[2:])
         if found != wanted:
             problems.append(f"probe logits have the shape {found}, not {wanted}")
-        missing = [name for name in METRICS if name not in checkpoint.metrics]
+        missing = [n for n in metric_names(self.cohort) if n not in checkpoint.metrics]
         if missing:
             problems.append(f"metrics {missing} are missing")
         vectors: dict[str, NDArray[Any]] = dict(checkpoint.metrics)
@@ -318,7 +343,8 @@ class TaskWriter:
             old.files == commit.files
             and np.array_equal(old.diverged_step, commit.diverged_step)
             and all(
-                np.array_equal(old.metrics[n], commit.metrics[n], equal_nan=True) for n in METRICS
+                np.array_equal(values, commit.metrics[name], equal_nan=True)
+                for name, values in old.metrics.items()
             )
         )
         if not same:
@@ -334,10 +360,6 @@ class TaskWriter:
 def _metadata(folder: Path) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(read_bytes(folder / "zarr.json"))
     return data
-
-
-def _check_of(data: bytes) -> FileCheck:
-    return FileCheck(len(data), checksum(data))
 
 
 def _form(spec: ArraySpec) -> Any:

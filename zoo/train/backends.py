@@ -24,10 +24,10 @@ __all__ = [
     "DEVICES",
     "PRECISIONS",
     "can_compile",
+    "check_compiler",
     "check_device",
     "conv_form",
     "eager_recipe",
-    "exact_gpu_arithmetic",
     "reachable",
     "step_function",
 ]
@@ -37,8 +37,12 @@ BACKENDS = ("eager", "compiled", "reference")
 DEVICES = ("cpu", "cuda")
 
 PRECISIONS: Registry[torch.dtype] = Registry("precision", field="precision")
-PRECISIONS.register("float32")(torch.float32)
-PRECISIONS.register("bfloat16")(torch.bfloat16)
+PRECISIONS.register("float32", doc="single precision throughout")(torch.float32)
+PRECISIONS.register(
+    "bfloat16",
+    doc="forward and backward in bfloat16; weights, statistics and loss in float32",
+    source="Kalamkar et al. 2019, arXiv 1905.12322",
+)(torch.bfloat16)
 
 #: Takes one step of a group, as :data:`zoo.train.step.StepFunction`.
 Take = Callable[[State, Inputs, Tensor, Tensor, Tensor, Tensor], None]
@@ -79,6 +83,20 @@ def check_device(device: str) -> None:
         raise TrainError(msg)
 
 
+def check_compiler() -> None:
+    """Make sure that this machine can compile steps for its CPU.
+
+    Raises:
+        TrainError: it has no C++ compiler.
+    """
+    if not can_compile():
+        msg = (
+            "the backend 'compiled' needs a C++ compiler, and this machine has none: install g++ or"
+            " clang++, name one in CXX, or take the backend 'eager'"
+        )
+        raise TrainError(msg)
+
+
 def conv_form(backend: str, *, device: str = "cpu") -> str:
     """Return the form of the convolution that is quickest on a backend.
 
@@ -89,14 +107,6 @@ def conv_form(backend: str, *, device: str = "cpu") -> str:
     if backend == "compiled":
         return "im2col"
     return "measured" if device == "cuda" else "grouped"
-
-
-def exact_gpu_arithmetic() -> None:
-    """Turn off what makes a GPU's float32 inexact or its choice of algorithm a matter of timing."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
 
 
 def eager_recipe(recipe: Recipe) -> Recipe:
@@ -135,13 +145,13 @@ def _eager(recipe: Recipe) -> Take:
 def _compiled(recipe: Recipe, device: str) -> Take:
     count = len(recipe.optimizer.moments)
 
-    def flat(diet: tuple[Tensor, ...], z_loss: Tensor | None, *tensors: Tensor) -> None:
+    def flat(diet: tuple[Tensor, ...], settings: dict[str, Tensor], *tensors: Tensor) -> None:
         slab, active, diverged, *rest = tensors
         schedule, memory = (Schedule(*diet[:2]), diet[2:]) if diet else (None, ())
         state = State(slab, tuple(rest[:count]), active, diverged, memory)
-        x, labels, smoothing, rate, dropout, augment, strength = rest[count : count + 7]
-        inputs = Inputs(x, labels, smoothing, rate, dropout, augment, strength, schedule, z_loss)
-        new = advance(recipe, state, inputs, *rest[count + 7 :])
+        x, targets, rate, dropout, augment, strength = rest[count : count + 6]
+        inputs = Inputs(x, targets, rate, dropout, augment, strength, schedule, settings)
+        new = advance(recipe, state, inputs, *rest[count + 6 :])
         # Written in place inside the graph, where the copies fuse with what they copy.
         slab.copy_(new.slab)
         active.copy_(new.active)
@@ -164,9 +174,9 @@ def _compiled(recipe: Recipe, device: str) -> Take:
         schedule = inputs.schedule
         diet = () if schedule is None else (schedule.counts, schedule.options, *state.memory)
         compiled(
-            diet, inputs.z_loss, state.slab, state.active, state.diverged, *state.moments,
-            inputs.x, inputs.labels, inputs.smoothing, inputs.rate,
-            inputs.dropout_seed, inputs.augment_seed, inputs.strength,
+            diet, dict(inputs.settings), state.slab, state.active, state.diverged, *state.moments,
+            inputs.x, inputs.targets, inputs.rate, inputs.dropout_seed,
+            inputs.augment_seed, inputs.strength,
             ids, table, live, number,
         )  # fmt: skip
 

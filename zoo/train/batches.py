@@ -6,17 +6,33 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from zoo.seeds import Stream, permutations
 from zoo.spec.run import RunSpec
 
-__all__ = ["DataOrder"]
+__all__ = ["DataOrder", "taken"]
 
 Index = NDArray[np.int64]
 
 #: Permutations drawn together: more would not fit a core's cache.
 _AT_ONCE = 16
+
+
+def taken(targets: Tensor, ids: Tensor) -> Tensor:
+    """Return the targets of examples ``ids [G, B]``.
+
+    Args:
+        targets: labels ``[G or 1, N]``, or floats ``[G or 1, N, C]``; one row: all models share it.
+        ids: which examples.
+    """
+    if targets.ndim == 2:
+        return targets.expand(ids.shape[0], -1).gather(1, ids)
+    if targets.shape[0] == 1:
+        return targets[0][ids]
+    return targets[torch.arange(len(ids), device=ids.device).unsqueeze(1), ids]
 
 
 class DataOrder:

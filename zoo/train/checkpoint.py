@@ -4,24 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["METRICS", "Checkpoint", "ResumePoint"]
+from zoo.objectives import OBJECTIVES, Objective
 
-#: Recorded at every checkpoint, in this order, as float32 ``[M, K]`` arrays.
-METRICS: dict[str, str] = {
-    "train_loss": "mean cross-entropy over the training set as trained on, eval mode (nats)",
-    "train_accuracy": "share correct on the training set as trained on, eval mode",
-    "test_loss": "mean cross-entropy over the test set, eval mode (nats)",
-    "test_accuracy": "share correct on the test set, eval mode",
-    "lr": "learning rate of the last step taken (of the first step at step 0)",
+__all__ = ["METRICS", "Checkpoint", "ResumePoint", "recorded"]
+
+#: Recorded of every run, whatever it minimises.
+_ALWAYS: dict[str, str] = {
+    "step_lr": "learning rate of the last step taken (of the first step at step 0)",
     "grad_norm": "2-norm of the last step's minibatch gradient, before decay (NaN at step 0)",
     "update_norm": "2-norm of the last step's parameter change (NaN at step 0)",
     "weight_norm": "2-norm of the trained parameters",
     "init_distance": "2-norm of the trained parameters minus their initial values",
 }
+_SETS = {"train": "the training set as trained on", "test": "the test set"}
+
+
+def recorded(objective: Objective) -> dict[str, str]:
+    """Return what is recorded at every checkpoint, in order: name -> description.
+
+    A plan lists it, and its store has what it lists.
+    """
+    found = {
+        f"{part}_{name}": doc.format(words)
+        for part, words in _SETS.items()
+        for name, doc in objective.measures.items()
+    }
+    return found | _ALWAYS
+
+
+#: What is recorded of classification by cross-entropy, in this order.
+METRICS = recorded(OBJECTIVES["cross_entropy"]("class"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +48,7 @@ class Checkpoint:
     Args:
         index: k, the column of the cohort's checkpoint axis.
         weights: ``[R, P]`` float32; the row of a diverged model is NaN.
-        metrics: for each name of :data:`METRICS`, ``[R]`` float32; NaN for a diverged model.
+        metrics: for each metric of the cohort, ``[R]``; NaN for a diverged model.
         probe: ``[R, Q, C]`` float16 logits of the probe examples, or None when Q is 0.
         diverged_step: ``[R]`` int64, the step whose loss was not finite; -1 for a healthy model.
         resume: named arrays that, with ``weights``, restart training bit for bit from here.
@@ -39,7 +56,7 @@ class Checkpoint:
 
     index: int
     weights: NDArray[np.float32]
-    metrics: Mapping[str, NDArray[np.float32]]
+    metrics: Mapping[str, NDArray[np.floating[Any]]]
     probe: NDArray[np.float16] | None
     diverged_step: NDArray[np.int64]
     resume: Mapping[str, NDArray[np.generic]]

@@ -10,13 +10,15 @@ are in ``zoo/diets/dynamic``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from zoo.fields import Fields
+from zoo.objectives import Objective
 from zoo.registry import Registry
 from zoo.spec.run import RunSpec
 
@@ -60,24 +62,32 @@ class Presented:
 
     Args:
         ids: ``[G, B]`` example ids.
-        losses: ``[G, B]`` cross-entropy of each example, in nats.
-        logits: ``[G, B, C]`` float32.
-        labels: ``[G, B]`` int64.
+        objective: what is minimised.
+        outputs: ``[G, B, C]`` float32.
+        targets: ``[G, B]`` int64 labels, or ``[G, B, C]`` floats.
         step: ``[G]`` int64, each model's own step.
     """
 
     ids: Tensor
-    losses: Tensor
-    logits: Tensor
-    labels: Tensor
+    objective: Objective
+    outputs: Tensor
+    targets: Tensor
     step: Tensor
+
+    def losses(self) -> Tensor:
+        """Return the plain loss of each example, ``[G, B]``."""
+        return self.objective.losses(self.outputs, self.targets)
+
+    def errors(self) -> Tensor:
+        """Return the gradient of each example's plain loss at its outputs, ``[G, B, C]``."""
+        return self.objective.gradient(self.outputs, self.targets)
 
 
 class Dynamic(ABC):
     """One method; stateless but for what :meth:`memory` starts with."""
 
-    #: Conditional run-spec fields that it reads, with their defaults.
-    fields: ClassVar[Mapping[str, Any]] = {}
+    #: Conditional run-spec fields that it reads.
+    fields: ClassVar[Fields] = {}
 
     def memory(self, models: int, examples: int, device: torch.device) -> Memory:
         """Return what is remembered before the first step."""
@@ -96,11 +106,9 @@ class Dynamic(ABC):
 class _NoDynamic:
     """No dynamic diet."""
 
-    doc: str = "no dynamic diet"
-
 
 DYNAMICS: Registry[Any] = Registry("dynamic diet", field="dynamic")
-DYNAMICS.register("none")(_NoDynamic())
+DYNAMICS.register("none", doc="no dynamic diet")(_NoDynamic())
 
 
 def option_table(method: Dynamic, runs: Sequence[RunSpec]) -> Tensor:

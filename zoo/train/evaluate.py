@@ -1,4 +1,4 @@
-"""Evaluation of a group: loss and accuracy over whole sets, and the probe's logits, in eval mode.
+"""Evaluation of a group: what is recorded of whole sets, and the probe's logits, in eval mode.
 
 Always float32 and always in chunks of one shape, so that what is recorded for a model depends
 neither on its neighbours nor on the size of anybody's training set.
@@ -6,64 +6,84 @@ neither on its neighbours nor on the size of anybody's training set.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.architectures.network import Network
 from zoo.architectures.op import Mode
+from zoo.objectives import Objective
+from zoo.train.batches import taken
 
-__all__ = ["CHUNK", "evaluate", "probe_logits"]
+__all__ = ["CHUNK", "Examples", "evaluate", "probe_logits"]
 
 #: Examples a forward pass.
 CHUNK = 512
 
 
-def _chunks(count: int) -> range:
-    return range(0, count, CHUNK)
-
-
-def evaluate(
-    network: Network, slab: Tensor, x: Tensor, labels: Tensor, ids: Tensor | None, conv: str
-) -> tuple[Tensor, Tensor]:
-    """Return mean loss (nats) and accuracy of each model, both ``[G]`` float64.
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """A set to evaluate on.
 
     Args:
-        network: the architecture.
-        slab: ``[G, P]``.
-        x: ``[N, T, C]`` examples.
-        labels: ``[G, N]`` or ``[1, N]`` int64.
+        x: ``[N, T, C]`` examples in the stacked form.
+        targets: labels ``[G or 1, N]``, or floats ``[1, N, C]``.
         ids: ``[G, n]`` example ids of each model, padded with −1; None for all N.
         conv: form of the convolution.
     """
+
+    x: Tensor
+    targets: Tensor
+    ids: Tensor | None
+    conv: str
+
+    def chunks(self, G: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield examples ``[G, CHUNK, T, C]``, targets, and ``[G, CHUNK]`` which of them count."""
+        x, targets, device = self.x, self.targets, self.x.device
+        count = x.shape[0] if self.ids is None else self.ids.shape[1]
+        for start in range(0, count, CHUNK):
+            if self.ids is None:
+                part = torch.arange(start, start + CHUNK, device=device)
+                valid = (part < count).expand(G, CHUNK)
+                part = part.clamp(max=count - 1)
+                xs = x[part].expand(G, *(CHUNK, *x.shape[1:]))
+                ys = targets[:, part].expand(G, CHUNK, *targets.shape[2:])
+            else:
+                part = torch.full((G, CHUNK), -1, device=device)
+                width = min(CHUNK, count - start)
+                part[:, :width] = self.ids[:, start : start + width]
+                valid = part >= 0
+                part = part.clamp(min=0)
+                xs, ys = x[part], taken(targets, part)
+            yield xs, ys, valid
+
+
+def evaluate(
+    network: Network, objective: Objective, slab: Tensor, examples: Examples
+) -> dict[str, Tensor]:
+    """Return each of the objective's measures, ``[G]`` float64 each.
+
+    Args:
+        network: the architecture.
+        objective: whose measures are wanted.
+        slab: ``[G, P]``.
+        examples: the set.
+    """
     G = slab.shape[0]
     p = network.views(slab)
-    mode = Mode(training=False, conv=conv)
-    count = x.shape[0] if ids is None else ids.shape[1]
-    loss = torch.zeros(G, dtype=torch.float64, device=slab.device)
-    correct, total = torch.zeros_like(loss), torch.zeros_like(loss)
-    for start in _chunks(count):
-        if ids is None:
-            part = torch.arange(start, start + CHUNK, device=slab.device)
-            valid = (part < count).expand(G, CHUNK)
-            part = part.clamp(max=count - 1)
-            xs = x[part].expand(G, *(CHUNK, *x.shape[1:]))
-            ys = labels[:, part].expand(G, CHUNK)
-        else:
-            part = torch.full((G, CHUNK), -1, device=slab.device)
-            width = min(CHUNK, count - start)
-            part[:, :width] = ids[:, start : start + width]
-            valid = part >= 0
-            part = part.clamp(min=0)
-            xs = x[part]
-            ys = labels.expand(G, -1).gather(1, part)
-        logits, _ = network.forward(p, xs, mode)
-        each = F.cross_entropy(logits.flatten(0, 1), ys.reshape(-1), reduction="none")
-        each = torch.where(valid, each.view(G, CHUNK).double(), 0.0)
-        loss += each.sum(1)
-        correct += ((logits.argmax(-1) == ys) & valid).sum(1)
+    mode = Mode(training=False, conv=examples.conv)
+    sums: dict[str, Tensor] = {}
+    total = torch.zeros(G, dtype=torch.float64, device=slab.device)
+    for xs, ys, valid in examples.chunks(G):
+        z, _ = network.forward(p, xs, mode)
+        for name, each in objective.sums(z, ys).items():
+            there = valid.view(G, CHUNK, *(1,) * (each.ndim - 2))
+            part = torch.where(there, each.double(), 0.0).sum(1)
+            sums[name] = sums[name] + part if name in sums else part
         total += valid.sum(1)
-    return loss / total, correct / total
+    return objective.measured(sums, total)
 
 
 def probe_logits(network: Network, slab: Tensor, x: Tensor, conv: str) -> Tensor:

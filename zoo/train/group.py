@@ -74,30 +74,33 @@ def make_group(
     subsets: list[NDArray[np.int64] | None] = [None] * size
     if subset:
         subsets = [_examples(run, count, kept or {}) for run in padded]
-    classes = data.prepared.classes
-    labels = np.stack(
-        [
-            noisy_labels(
-                data.prepared.train_y, classes, noise=run.label_noise, seed=int(run.noise_seed or 0)
-            )
-            for run in padded
-        ]
-    )
     inputs = Inputs(
         x=data.train,
-        labels=torch.from_numpy(labels).to(device),
-        smoothing=_floats(padded, "label_smoothing").to(device),
+        targets=_targets(padded, data).to(device),
         rate=_floats(padded, "dropout").to(device),
         dropout_seed=_ints(padded, "dropout_seed").to(device),
         augment_seed=_ints(padded, "augment_seed").to(device),
         strength=_floats(padded, "augment_strength").to(device),
         schedule=_schedule(padded, device),
-        z_loss=_floats(padded, "z_loss").to(device) if padded[0].z_loss > 0 else None,
+        settings={n: v.to(device) for n, v in data.objective.settings(padded).items()},
     )
     order = DataOrder(padded, subsets)
     ids = _padded_ids(subsets)
     ids = None if ids is None else ids.to(device)
     return Group(padded, steps, len(runs), inputs, order, ids)
+
+
+def _targets(runs: Sequence[RunSpec], data: TaskData) -> Tensor:
+    """Return every run's labels ``[G, N]``, or the values ``[1, N, C]`` that all are trained on."""
+    values = data.prepared.train_y
+    if values.ndim > 1:
+        return torch.from_numpy(values).unsqueeze(0)
+    classes = data.prepared.classes
+    noisy = [
+        noisy_labels(values, classes, noise=run.label_noise, seed=int(run.noise_seed or 0))
+        for run in runs
+    ]
+    return torch.from_numpy(np.stack(noisy))
 
 
 def _examples(run: RunSpec, count: int, kept: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:

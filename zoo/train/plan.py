@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.architectures.layout import Layout
+from zoo.errors import no_such
+from zoo.spec.origin import Origin, TrainedOrigin
 from zoo.spec.record import RecordSpec
 from zoo.spec.run import RunSpec, field_infos
+from zoo.train.plan_check import check_plan
+from zoo.train.plan_rows import PlannedRow, row_to_json, rows_from_json
 
-__all__ = ["Cohort", "Plan", "Task"]
+__all__ = ["Cohort", "Metric", "Plan", "Task", "metrics_of"]
+
+_TRAINED = TrainedOrigin()
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number that is recorded of every model at every checkpoint.
+
+    Args:
+        name: as in a query.
+        doc: one line, with the unit.
+        dtype: ``"float32"`` or ``"float64"``.
+    """
+
+    name: str
+    doc: str
+    dtype: str = "float32"
+
+
+def metrics_of(docs: Mapping[str, str]) -> tuple[Metric, ...]:
+    """Return the metrics of the given names and descriptions, in float32."""
+    return tuple(Metric(name, doc) for name, doc in docs.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +67,7 @@ class Cohort:
     Args:
         id: name of the cohort's Zarr group: architecture, hash of the key, segment.
         key: the field values that the runs share because they decide the computation.
-        runs: resolved specs, one a row (M).
+        runs: resolved specs, one a row (M). They are what the plan says, and are not checked again.
         steps: ``[M, K]`` int64, the step of each checkpoint.
         epochs: ``[M, K]`` float64, the same in epochs.
         layout: the parameter layout of a row (P columns).
@@ -47,11 +75,15 @@ class Cohort:
         task_rows: rows of every task but the last.
         group_rows: G, rows that step together; every group is padded to it with dummy models.
         example_shape: shape of one input example.
-        classes: C.
+        classes: C: classes, or values that an example is to be given.
+        metrics: what is recorded at every checkpoint.
         backend: ``"eager"``, ``"compiled"`` or ``"reference"``; part of what decides the bits.
         device: type of the device that it trains on, ``"cpu"`` or ``"cuda"``; likewise.
-        fields: the run-spec fields that there were when it was planned, which are the columns that
-            its store has; every run has the default of those that came later.
+        guessing: training loss of outputs that do not depend on the input; NaN = not known.
+        fields: the run-spec fields that its store has as columns: those that there were when it was
+            planned, but for hashes of content that no run has. Every run has the default of others.
+        run_ids: the id of each row; those of the specs where none are given.
+        origins: where each row comes from; trained where nothing is given.
     """
 
     id: str
@@ -65,9 +97,23 @@ class Cohort:
     group_rows: int
     example_shape: tuple[int, ...]
     classes: int
+    metrics: tuple[Metric, ...]
     backend: str = "eager"
     device: str = "cpu"
+    guessing: float = math.nan
     fields: tuple[str, ...] = field(default_factory=lambda: tuple(field_infos()))
+    run_ids: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.run_ids:
+            object.__setattr__(self, "run_ids", tuple(run.run_id for run in self.runs))
+        if not self.origins:
+            object.__setattr__(self, "origins", (TrainedOrigin(),) * len(self.runs))
+
+    def __repr__(self) -> str:
+        shape = f"{self.models} models x {self.checkpoints} checkpoints x {self.params} parameters"
+        return f"<Cohort {self.id!r}: {shape}>"
 
     @property
     def models(self) -> int:
@@ -84,16 +130,27 @@ class Cohort:
         """P: columns of a row."""
         return self.layout.params
 
-    @cached_property
-    def run_ids(self) -> tuple[str, ...]:
-        """The run id of each row."""
-        return tuple(run.run_id for run in self.runs)
+    def rows_hash(self, task: Task | None = None) -> str:
+        """Return the sha256 of the run ids of a task's rows, or of all rows, as hex.
+
+        Records of rows carry it, so that a plan that puts other runs there is seen.
+        """
+        rows = self.run_ids if task is None else self.run_ids[task.start : task.stop]
+        return hashlib.sha256("\0".join(rows).encode()).hexdigest()
 
     @property
     def train_flops(self) -> NDArray[np.float64]:
-        """``[M]`` floating-point operations of each whole training run, a multiply-add as two."""
+        """``[M]`` floating-point operations of each whole training run, a multiply-add as two.
+
+        NaN for rows that were not trained here.
+        """
         per_example = float(self.architecture["train_flops_per_example"])
-        return np.array([per_example * r.batch_size * (r.steps or 0) for r in self.runs])
+        return np.array(
+            [
+                per_example * run.batch_size * (run.steps or 0) if origin == _TRAINED else np.nan
+                for run, origin in zip(self.runs, self.origins, strict=True)
+            ]
+        )
 
     def tasks(self) -> Iterator[Task]:
         """Yield the tasks, in row order."""
@@ -111,6 +168,8 @@ class Plan:
         record: checkpoint plan and probe.
         data: for each data set, its ``fingerprint`` (sha256), sizes, shapes and normalisation.
         cohorts: in plan order; extending a sweep adds cohorts and never moves one.
+        paths: data set or score file -> path, of all sweeps, the newest first.
+        options: the ``[run]`` table of the newest sweep.
     """
 
     name: str
@@ -118,6 +177,11 @@ class Plan:
     record: RecordSpec
     data: Mapping[str, Mapping[str, Any]]
     cohorts: tuple[Cohort, ...]
+    paths: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.name!r}: {self.models:,} runs in {len(self.cohorts):,} cohorts>"
 
     @property
     def models(self) -> int:
@@ -130,11 +194,15 @@ class Plan:
             yield from cohort.tasks()
 
     def cohort(self, name: str) -> Cohort:
-        """Return the cohort with id ``name``."""
+        """Return the cohort with id ``name``.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
         for cohort in self.cohorts:
             if cohort.id == name:
                 return cohort
-        raise KeyError(name)
+        raise no_such(name, "cohort", [cohort.id for cohort in self.cohorts])
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole plan, JSON-ready."""
@@ -143,18 +211,29 @@ class Plan:
             "axes": dict(self.axes),
             "record": self.record.to_dict(),
             "data": {k: dict(v) for k, v in self.data.items()},
+            "paths": dict(self.paths),
+            "options": dict(self.options),
             "cohorts": [_cohort_to_json(c) for c in self.cohorts],
         }
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Plan:
-        """Rebuild a plan from :meth:`to_json`."""
+        """Rebuild a plan from :meth:`to_json`.
+
+        Raises:
+            ValueError: it is not that.
+        """
+        check_plan(raw)
         return cls(
             name=raw["name"],
             axes=raw["axes"],
-            record=RecordSpec.from_dict(raw["record"]),
+            record=RecordSpec.stored(raw["record"]),
             data=raw["data"],
-            cohorts=tuple(_cohort_from_json(c) for c in raw["cohorts"]),
+            cohorts=tuple(
+                _cohort_from_json(c, f"cohorts[{i}]") for i, c in enumerate(raw["cohorts"])
+            ),
+            paths=raw["paths"],
+            options=raw["options"],
         )
 
 
@@ -162,7 +241,10 @@ def _cohort_to_json(cohort: Cohort) -> dict[str, Any]:
     return {
         "id": cohort.id,
         "key": dict(cohort.key),
-        "runs": [{n: v for n, v in r.to_dict().items() if n in cohort.fields} for r in cohort.runs],
+        "runs": [
+            row_to_json(PlannedRow(*row), cohort.fields)
+            for row in zip(cohort.run_ids, cohort.origins, cohort.runs, strict=True)
+        ],
         "steps": cohort.steps.tolist(),
         "epochs": cohort.epochs.tolist(),
         "layout": cohort.layout.to_json(),
@@ -171,16 +253,19 @@ def _cohort_to_json(cohort: Cohort) -> dict[str, Any]:
         "group_rows": cohort.group_rows,
         "example_shape": list(cohort.example_shape),
         "classes": cohort.classes,
+        "metrics": [dataclasses.asdict(metric) for metric in cohort.metrics],
         "backend": cohort.backend,
         "device": cohort.device,
+        "guessing": cohort.guessing if math.isfinite(cohort.guessing) else None,
     }
 
 
-def _cohort_from_json(raw: Mapping[str, Any]) -> Cohort:
+def _cohort_from_json(raw: Mapping[str, Any], place: str) -> Cohort:
+    rows = rows_from_json(raw["runs"], f"{place}.runs")
     return Cohort(
         id=raw["id"],
         key=raw["key"],
-        runs=tuple(RunSpec.from_dict(run) for run in raw["runs"]),
+        runs=tuple(row.spec for row in rows),
         steps=np.asarray(raw["steps"], dtype=np.int64),
         epochs=np.asarray(raw["epochs"], dtype=np.float64),
         layout=Layout.from_json(raw["layout"]),
@@ -189,7 +274,11 @@ def _cohort_from_json(raw: Mapping[str, Any]) -> Cohort:
         group_rows=raw["group_rows"],
         example_shape=tuple(raw["example_shape"]),
         classes=raw["classes"],
+        metrics=tuple(Metric(m["name"], m["doc"], m["dtype"]) for m in raw["metrics"]),
         backend=raw["backend"],
-        device=raw.get("device", "cpu"),  # stores are older than the choice
-        fields=tuple(raw["runs"][0]),
+        device=raw["device"],
+        guessing=math.nan if raw.get("guessing") is None else float(raw["guessing"]),
+        fields=tuple(raw["runs"][0]["spec"]),
+        run_ids=tuple(row.run_id for row in rows),
+        origins=tuple(row.origin for row in rows),
     )

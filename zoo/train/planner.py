@@ -5,44 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from zoo.architectures import NORMS, Network, build
+from zoo.architectures import Network, build
 from zoo.architectures.symmetry import describe
-from zoo.data import Dataset, load, prepare
-from zoo.data.augment import AUGMENTATIONS
-from zoo.errors import DataError, Problem, SpecError
+from zoo.data import Dataset, prepare
+from zoo.data.places import chosen_paths
+from zoo.errors import Problem, SpecError
+from zoo.objectives import OBJECTIVES
 from zoo.seeds import Stream, permutation
 from zoo.spec import RecordSpec, RunSpec, Sweep
+from zoo.spec.catalogue import catalogue, field_infos
+from zoo.spec.limits import MAX_PARAMS, MAX_RECORDED
 from zoo.train.backends import BACKENDS, DEVICES, can_compile
+from zoo.train.checkpoint import recorded
+from zoo.train.contents import Contents, check_unchanged, read_contents
 from zoo.train.evaluate import CHUNK
-from zoo.train.plan import Cohort, Plan
+from zoo.train.misfits import misfits
+from zoo.train.plan import Cohort, Plan, metrics_of
 
-__all__ = ["SHARED_FIELDS", "cohort_key", "group_size", "plan"]
-
-#: Fields that decide the computation: runs that differ in one of them do not stack. All other
-#: fields are vectors over the models of a cohort.
-SHARED_FIELDS = (
-    "data",
-    "normalization",
-    "augmentation",
-    "architecture",
-    "width",
-    "depth",
-    "activation",
-    "norm",
-    "norm_groups",
-    "optimizer",
-    "nesterov",
-    "batch_size",
-    "precision",
-)
-#: Shared fields younger than the first stores: no part of the key at their default, so that the
-#: names of older cohorts stay.
-_LATER_FIELDS = ("virtual_batch", "weight_transform", "decay_mask", "dynamic")
+__all__ = ["cohort_key", "group_size", "plan"]
 
 #: Rows of a task, at least, where the sweep does not say.
 _TASK_ROWS = 64
@@ -55,7 +41,13 @@ _COMPILE_FLOPS = 2e12
 
 
 def plan(
-    sweep: Sweep, *, base: Plan | None = None, backend: str = "auto", device: str | None = None
+    sweep: Sweep,
+    *,
+    base: Plan | None = None,
+    backend: str = "auto",
+    device: str | None = None,
+    paths: Mapping[str, str] | None = None,
+    known_scores: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return the plan of a sweep.
 
@@ -65,36 +57,35 @@ def plan(
             lacks become new cohorts.
         backend: ``"auto"``, or one backend for every new cohort.
         device: type of the device that new cohorts train on; None = that of ``base``, or the CPU.
+        paths: data set or score file -> path, before environment variables and the sweep's own.
+        known_scores: score file -> sha256, of a store whose runs are too old to have it.
 
     Raises:
         SpecError: runs that do not fit their data or architecture, each kind of problem once.
-        MissingDataError: a data set is not on this machine.
+        MissingDataError: a data set or a score file is not on this machine.
+        DataError: it has other content than ``base`` was planned with, or cannot be used.
     """
-    if backend not in ("auto", *BACKENDS):
-        allowed = ", ".join(("auto", *BACKENDS))
-        raise SpecError([Problem("backend", backend, "unknown backend", allowed)], "plan")
-    if device is None:
-        device = base.cohorts[0].device if base is not None and base.cohorts else "cpu"
-    if device not in DEVICES:
-        allowed = ", ".join(DEVICES)
-        raise SpecError([Problem("device", device, "unknown device", allowed)], "plan")
+    device = _device(base, backend, device)
     record = sweep.record
     if base is not None:
         _check_extension(sweep, base)
     known = {run_id for c in base.cohorts for run_id in c.run_ids} if base else set()
-    data = {name: load(name, path=sweep.paths.get(name)) for name in _names(sweep.runs())}
+    places = chosen_paths(sweep.paths, paths)
+    contents = read_contents(sweep.runs(), places)
+    data = contents.data
+    if base is not None:
+        check_unchanged(contents, base, known_scores or {}, f"sweep {sweep.name!r}")
     infos = dict(base.data) if base else {}
-    resolved = _resolve(sweep, data)
+    resolved = _resolve(sweep, contents, backend)
     for name, dataset in data.items():
         infos[name] = _data_info(dataset, resolved, record, infos.get(name))
-    runs = [r for r in resolved if r.run_id not in known]
-    stacks: dict[str, list[RunSpec]] = defaultdict(list)
-    keys: dict[str, dict[str, Any]] = {}
-    for run in {r.run_id: r for r in runs}.values():
-        key = cohort_key(run, data[run.data], record)
-        name = _key_name(key)
-        keys[name] = key
-        stacks[name].append(run)
+    unique = {run.run_id: run for run in resolved}
+    runs = [
+        run
+        for run_id, run in unique.items()
+        if run_id not in known and (not known or _older(run).run_id not in known)
+    ]
+    keys, stacks = _stacked(runs, data, record)
     segments = Counter(c.id.split(".")[0] for c in base.cohorts) if base else Counter()
     cohorts = []
     problems: Counter[Problem] = Counter()
@@ -102,6 +93,7 @@ def plan(
         dataset = data[stack[0].data]
         try:
             network = build(stack[0], dataset.example_shape, dataset.classes)
+            _check_size(stack[0], network)
         except SpecError as error:
             problems.update(dict.fromkeys(error.problems, len(stack)))
             continue
@@ -119,68 +111,114 @@ def plan(
         record=record,
         data=infos,
         cohorts=(*(base.cohorts if base else ()), *cohorts),
+        paths={**(base.paths if base else {}), **places},
+        options=dict(sweep.options),
     )
 
 
 def cohort_key(run: RunSpec, dataset: Dataset, record: RecordSpec) -> dict[str, Any]:
-    """Return what runs must agree on to stack: the shared fields, and some derived ones.
+    """Return what runs must agree on to stack: their shared fields, and what follows from others.
 
-    ``has_dropout``, ``subset`` (trains on part of the training set), ``clipped`` (clips its
-    gradients) and ``z_loss`` change the computation, and ``checkpoints`` is K.
+    ``has_dropout``, ``has_clip_norm`` and the like say whether a field that may be off is on;
+    ``target`` what kind of targets the data set has; ``subset`` that a run trains on part of the
+    training set; ``checkpoints`` is K.
     """
-    key = {name: getattr(run, name) for name in SHARED_FIELDS}
-    for name in _LATER_FIELDS:
-        if getattr(run, name) != RunSpec.__dataclass_fields__[name].default:
-            key[name] = getattr(run, name)
-    if run.clip_norm is not None:
-        key["clipped"] = True
-    if run.z_loss > 0:
-        key["z_loss"] = True
+    found = catalogue()
+    values = {name: getattr(run, name) for name in found.shared}
     return {
-        **key,
-        "has_dropout": run.dropout > 0,
+        **{name: value for name, value in values.items() if value is not None},
+        **{f"has_{name}": run.departs(name) for name in found.switches},
+        "target": dataset.target,
         "subset": run.examples != len(dataset.train_y),
         "checkpoints": len(_checkpoints(run, record)),
     }
 
 
-def _names(runs: Iterable[RunSpec]) -> list[str]:
-    return sorted({run.data for run in runs})
+def _stacked(
+    runs: Sequence[RunSpec], data: Mapping[str, Dataset], record: RecordSpec
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[RunSpec]]]:
+    """Return the key and the runs of each cohort, by the cohort's name without its segment."""
+    keys: dict[str, dict[str, Any]] = {}
+    stacks: dict[str, list[RunSpec]] = defaultdict(list)
+    names: dict[tuple[Any, ...], str] = {}
+    for run in runs:
+        key = cohort_key(run, data[run.data], record)
+        values = tuple(key.items())
+        if values not in names:
+            names[values] = _key_name(run, key)
+            keys[names[values]] = key
+        stacks[names[values]].append(run)
+    return keys, stacks
 
 
-def _key_name(key: Mapping[str, Any]) -> str:
-    text = json.dumps(key, sort_keys=True)
+def _device(base: Plan | None, backend: str, device: str | None) -> str:
+    """Return the type of device to plan for, backend and device checked."""
+    if backend not in ("auto", *BACKENDS):
+        allowed = ", ".join(("auto", *BACKENDS))
+        raise SpecError([Problem("backend", backend, "unknown backend", allowed)], "plan")
+    if device is None:
+        device = base.cohorts[0].device if base is not None and base.cohorts else "cpu"
+    if device not in DEVICES:
+        allowed = ", ".join(DEVICES)
+        raise SpecError([Problem("device", device, "unknown device", allowed)], "plan")
+    return device
+
+
+def _older(run: RunSpec) -> RunSpec:
+    """Return a run as a store has it that is older than the hashes of content."""
+    planned = catalogue().planned
+    if all(getattr(run, name) is None for name in planned):
+        return run
+    return run.replace(**dict.fromkeys(planned))
+
+
+def _key_name(run: RunSpec, key: Mapping[str, Any]) -> str:
+    """Return the cohort's name; as in run ids, a field at its default leaves no trace in it."""
+    fields = field_infos()
+    decisive = {
+        name: value
+        for name, value in key.items()
+        if (run.departs(name) if name in fields else value is not False)
+    }
+    text = json.dumps(decisive, sort_keys=True)
     return f"{key['architecture']}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def _checkpoints(run: RunSpec, record: RecordSpec) -> tuple[int, ...]:
-    return record.checkpoint_steps(int(run.steps or 0), run.steps_per_epoch)
+    return _checkpoint_steps(record, int(run.steps or 0), run.steps_per_epoch)
 
 
-def _resolve(sweep: Sweep, data: Mapping[str, Dataset]) -> list[RunSpec]:
+@lru_cache(maxsize=8)
+def _checkpoint_steps(record: RecordSpec, total: int, per_epoch: int) -> tuple[int, ...]:
+    """Return the steps; runs of one length share them."""
+    return record.checkpoint_steps(total, per_epoch)
+
+
+def _resolve(sweep: Sweep, contents: Contents, backend: str) -> list[RunSpec]:
     """Resolve every run against its data; gather what does not fit."""
     runs: list[RunSpec] = []
     problems: Counter[Problem] = Counter()
+    recorded = 0
     for run in sweep.runs():
-        dataset = data[run.data]
-        found = _misfits(run, dataset)
+        dataset = contents.data[run.data]
+        found = misfits(run, dataset, backend)
         try:
-            runs.append(run.resolve(len(dataset.train_y)))
+            runs.append(run.resolve(len(dataset.train_y), hashes=contents.hashes(run)))
         except SpecError as error:
             found += error.problems
+        else:
+            length = int(runs[-1].steps or 0), runs[-1].steps_per_epoch
+            misfit = sweep.record.misfit(*length)
+            found += [misfit] if misfit is not None else []
+            recorded += sweep.record.at_most(*length)
         problems.update(found)
+    if recorded > MAX_RECORDED and not problems:
+        message = f"about {recorded:,} checkpoints in {len(runs):,} runs"
+        allowed = f"up to {MAX_RECORDED:,} in one sweep"
+        problems[Problem("record", None, message, allowed)] = len(runs)
     if problems:
         raise SpecError(_counted(problems), f"sweep {sweep.name!r}")
     return runs
-
-
-def _misfits(run: RunSpec, dataset: Dataset) -> list[Problem]:
-    found = []
-    reason = AUGMENTATIONS[run.augmentation].check(dataset.example_shape)
-    if reason is not None:
-        found.append(Problem("augmentation", run.augmentation, reason))
-    misfit = NORMS[run.norm].misfit(run)
-    return found if misfit is None else [*found, misfit]
 
 
 def _counted(problems: Mapping[Problem, int]) -> list[Problem]:
@@ -188,6 +226,16 @@ def _counted(problems: Mapping[Problem, int]) -> list[Problem]:
         Problem(p.field, p.value, f"{p.message} ({n} run{'s' if n > 1 else ''})", p.allowed, p.fix)
         for p, n in problems.items()
     ]
+
+
+def _check_size(run: RunSpec, network: Network) -> None:
+    """Refuse a network that cannot be meant, before any of its values is allocated."""
+    if network.layout.params > MAX_PARAMS:
+        message = (
+            f"{run.architecture} of depth {run.depth} has {network.layout.params:,} parameters"
+        )
+        allowed = f"up to {MAX_PARAMS:,} parameters"
+        raise SpecError([Problem("width", run.width, message, allowed)])
 
 
 def _cohort(
@@ -212,6 +260,7 @@ def _cohort(
     if device != "cpu":
         group = min(group, _power_of_two(wanted))
     architecture = describe(network)
+    objective = OBJECTIVES[ordered[0].objective](dataset.target)
     if backend == "auto":
         flops = architecture["train_flops_per_example"] * ordered[0].batch_size * steps[:, -1].sum()
         # on a GPU the eager step is made of our kernels already, in one graph
@@ -229,8 +278,21 @@ def _cohort(
         group_rows=group,
         example_shape=dataset.example_shape,
         classes=dataset.classes,
+        metrics=metrics_of(recorded(objective)),
         backend=backend,
         device=device,
+        guessing=objective.guessing(dataset.train_y, dataset.classes),
+        fields=_columns(ordered),
+    )
+
+
+def _columns(runs: Sequence[RunSpec]) -> tuple[str, ...]:
+    """Return the fields that a store keeps: those of every run, and those one of these has."""
+    found = catalogue()
+    return tuple(
+        name
+        for name in found.fields
+        if name not in found.readers or any(getattr(run, name) is not None for run in runs)
     )
 
 
@@ -276,17 +338,7 @@ def _data_info(
         runs: the runs that may use it.
         record: for the size of the probe.
         known: what the store already keeps about it, if it is being extended.
-
-    Raises:
-        DataError: it is not the data set that the store was made with.
     """
-    if known is not None and known["fingerprint"] != dataset.fingerprint:
-        msg = (
-            f"data set {dataset.name!r} has changed since the store was made: its sha256 is"
-            f" {dataset.fingerprint}, the store says {known['fingerprint']}; give the path of the"
-            " original, or start a new store"
-        )
-        raise DataError(msg)
     count = len(dataset.test_y)
     probes = np.sort(permutation(0, Stream.PROBE, 0, count)[: record.probe_size])
     used = {run.normalization for run in runs if run.data == dataset.name}
@@ -303,6 +355,7 @@ def _data_info(
         "test_examples": count,
         "example_shape": list(dataset.example_shape),
         "classes": dataset.classes,
+        "target": dataset.target,
         "source": dataset.source,
         "licence": dataset.licence,
         "probe_indices": probes.tolist(),

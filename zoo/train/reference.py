@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo.architectures.dropout import LAYERS, Dropout
 from zoo.architectures.network import row_to_state_dict, state_dict_to_row
@@ -22,6 +21,7 @@ from zoo.optim.masks import DECAY_MASKS
 from zoo.optim.segments import trained_segments
 from zoo.seeds import Stream, torch_uniform
 from zoo.spec.run import RunSpec
+from zoo.train.batches import taken
 from zoo.train.dynamic import Presented, Schedule
 from zoo.train.group import Group
 from zoo.train.schedule import learning_rates
@@ -75,7 +75,7 @@ def reference_segment(
                 )
             norms["grad_norm"][g] = grad
             norms["update_norm"][g] = moved
-    return {"lr": current_rates(group, stop - 1), **norms}
+    return {"step_lr": current_rates(group, stop - 1), **norms}
 
 
 def _train_one(
@@ -87,6 +87,7 @@ def _train_one(
     module.load_state_dict(row_to_state_dict(layout, state.slab[g].numpy()))
     optimizer = _optimizer(recipe, module, run, state, g, steps.start)
     rates = learning_rates(run, np.arange(steps.start, steps.stop))
+    settings = {name: values[g : g + 1] for name, values in group.inputs.settings.items()}
     grad = moved = float("nan")
     for step, rate in zip(steps, rates, strict=True):
         x, y = _batch(recipe, data, group, g, step)
@@ -95,10 +96,11 @@ def _train_one(
                 layer.step = step
         for parameters in optimizer.param_groups:
             parameters["lr"] = float(rate)
-        logits = module(x)
-        loss = _loss(logits, y, run)
+        z = module(x).unsqueeze(0)
+        each = recipe.objective.trained(z, y, settings)[0]
         if recipe.dynamic is not None:
-            loss = (_weights(recipe, group, state, g, step, logits.detach(), y) * loss).mean()
+            each = _weights(recipe, group, state, g, step, z.detach(), y) * each
+        loss = each.mean()
         if not torch.isfinite(loss):
             state.diverged[g] = step
             state.active[g] = False
@@ -147,28 +149,20 @@ def _optimizer(
     return optimizer
 
 
-def _loss(logits: Tensor, labels: Tensor, run: RunSpec) -> Tensor:
-    """Return the mean cross-entropy plus z·mean(logsumexp²); each example's on a dynamic diet."""
-    how = "mean" if run.dynamic == "none" else "none"
-    loss = F.cross_entropy(logits, labels, label_smoothing=run.label_smoothing, reduction=how)
-    if run.z_loss > 0:
-        squares = logits.logsumexp(-1).square()
-        loss = loss + run.z_loss * (squares.mean() if how == "mean" else squares)
-    return loss
-
-
 def _weights(
-    recipe: Recipe, group: Group, state: State, g: int, step: int, logits: Tensor, labels: Tensor
+    recipe: Recipe, group: Group, state: State, g: int, step: int, z: Tensor, targets: Tensor
 ) -> Tensor:
-    """Return the weights ``[B]`` of a dynamic diet, and let it remember the batch."""
+    """Return the weights ``[B]`` of a dynamic diet, and let it remember the batch.
+
+    Outputs are ``[1, B, C]``, targets as :func:`_batch` has them.
+    """
     method, schedule = recipe.dynamic, group.inputs.schedule
     if method is None or schedule is None:
-        return torch.ones(len(labels))
+        return torch.ones(z.shape[1])
     one = slice(g, g + 1)
     numbers = np.full((1, len(group.runs)), step, dtype=np.int64)
     ids = torch.from_numpy(group.order.block(numbers)[0, one])
-    losses = F.cross_entropy(logits, labels, reduction="none").unsqueeze(0)
-    seen = Presented(ids, losses, logits.unsqueeze(0), labels.unsqueeze(0), torch.tensor([step]))
+    seen = Presented(ids, recipe.objective, z, targets, torch.tensor([step]))
     own = Schedule(schedule.counts[:, one], schedule.options[:, one])
     weights, memory = method.weigh(seen, own, tuple(m[one] for m in state.memory))
     for held, value in zip(state.memory, memory, strict=True):
@@ -178,18 +172,18 @@ def _weights(
 
 def _counted(recipe: Recipe, group: Group, g: int) -> nn.Module:
     module = recipe.network.module()
-    for op in recipe.network.ops:
-        if isinstance(op, Dropout):
-            parent, _, leaf = op.path.rpartition(".")
-            run = group.runs[g]
-            counted = _CountedDropout(run.dropout, int(run.dropout_seed or 0), op.layer)
-            module.get_submodule(parent).add_module(leaf, counted)
+    for op in recipe.network.ops_of(Dropout):
+        parent, _, leaf = op.path.rpartition(".")
+        run = group.runs[g]
+        counted = _CountedDropout(run.dropout, int(run.dropout_seed or 0), op.layer)
+        module.get_submodule(parent).add_module(leaf, counted)
     return module
 
 
 def _batch(
     recipe: Recipe, data: TaskData, group: Group, g: int, step: int
 ) -> tuple[Tensor, Tensor]:
+    """Return examples ``[B, *example_shape]`` and their targets, ``[1, B]`` or ``[1, B, C]``."""
     numbers = np.full((1, len(group.runs)), step, dtype=np.int64)
     ids = torch.from_numpy(group.order.block(numbers)[0, g])
     x = data.train_x[ids]
@@ -202,7 +196,9 @@ def _batch(
             torch.tensor([step]),
             group.inputs.strength[one],
         )[0]
-    return x, group.inputs.labels[g, ids]
+    targets = group.inputs.targets
+    own = slice(g, g + 1) if targets.ndim == 2 else slice(None)
+    return x, taken(targets[own], ids.unsqueeze(0))
 
 
 def _norm(tensors: list[Tensor]) -> float:

@@ -6,13 +6,13 @@ needs no schedule state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.fields import Field, Fields, named
 from zoo.registry import Registry
 from zoo.spec.run import RunSpec
 
@@ -28,11 +28,11 @@ class Schedule:
 
     Args:
         factor: (run, steps taken so far ``[T]``, total steps) -> factor ``[T]`` on the peak rate.
-        fields: conditional run-spec fields that it reads, with their defaults.
+        fields: conditional run-spec fields that it reads.
     """
 
     factor: Callable[[RunSpec, Steps, int], Factor]
-    fields: Mapping[str, Any]
+    fields: Fields
 
 
 SCHEDULES: Registry[Schedule] = Registry("schedule", field="schedule")
@@ -77,13 +77,40 @@ def one_cycle(run: RunSpec, step: Steps, total: int) -> Factor:
     return np.where(step <= peak, rise, fall)
 
 
-SCHEDULES.register("constant")(Schedule(constant, {"warmup": 0.0}))
-SCHEDULES.register("step")(
-    Schedule(drops, {"warmup": 0.0, "lr_gamma": 0.1, "lr_drop_every": 1 / 3})
+_WARMUP = Field("warmup", "float", 0.0, "share of the steps with linear warm-up", low=0, high=1)
+_LR_FINAL = Field("lr_final", "float", 0.0, "final learning rate over the peak", low=0, high=1)
+
+SCHEDULES.register("constant", doc="the peak rate")(Schedule(constant, named(_WARMUP)))
+SCHEDULES.register("step", doc="a drop by lr_gamma every lr_drop_every of the steps")(
+    Schedule(
+        drops,
+        named(
+            _WARMUP,
+            Field("lr_gamma", "float", 0.1, "factor at each drop of the step schedule", above=0),
+            Field(
+                "lr_drop_every", "float", 1 / 3, "share of the steps between drops", above=0, high=1
+            ),
+        ),
+    )
 )
-SCHEDULES.register("cosine")(Schedule(cosine, {"warmup": 0.0, "lr_final": 0.0}))
-SCHEDULES.register("one_cycle")(
-    Schedule(one_cycle, {"pct_start": 0.3, "div_factor": 25.0, "lr_final": 4e-6})
+SCHEDULES.register(
+    "cosine",
+    doc="half a cosine from the peak down to lr_final",
+    source="Loshchilov and Hutter 2016, arXiv 1608.03983",
+)(Schedule(cosine, named(_WARMUP, _LR_FINAL)))
+SCHEDULES.register(
+    "one_cycle",
+    doc="half a cosine up to the peak at pct_start, another down to lr_final",
+    source="Smith and Topin 2017, arXiv 1708.07120",
+)(
+    Schedule(
+        one_cycle,
+        named(
+            Field("pct_start", "float", 0.3, "share of the one-cycle rise", above=0, below=1),
+            Field("div_factor", "float", 25.0, "one-cycle: peak over initial rate", low=1),
+            _LR_FINAL.at(4e-6),
+        ),
+    )
 )
 
 
@@ -106,4 +133,4 @@ def group_rates(runs: Sequence[RunSpec], steps: Steps) -> Factor:
 
 def learning_rates(run: RunSpec, steps: Steps) -> Factor:
     """Return the learning rate of each step ``[T]``, counted from 0, as float64."""
-    return run.lr * SCHEDULES[run.schedule].factor(run, steps, run.steps or 0)
+    return float(run.lr) * SCHEDULES[run.schedule].factor(run, steps, run.steps or 0)

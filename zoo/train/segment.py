@@ -147,7 +147,7 @@ def last_step(
     trained = recipe.network.layout.trained
     moved = state.slab[:, :trained] - before[:, :trained]
     return {
-        "lr": current_rates(group, last),
+        "step_lr": current_rates(group, last),
         "grad_norm": torch.linalg.vector_norm(grad.double(), dim=1),
         "update_norm": torch.linalg.vector_norm(moved.double(), dim=1),
     }

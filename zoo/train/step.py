@@ -7,7 +7,7 @@ mixes models: a model whose loss is not finite is marked, and its neighbours kee
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,13 +16,13 @@ from torch import Tensor
 from zoo.architectures.network import Network
 from zoo.architectures.op import Mode
 from zoo.data.augment import AUGMENTATIONS
-from zoo.kernels.cross_entropy import cross_entropy
 from zoo.kernels.gather import MOVES, Draw, gather
 from zoo.kernels.language import on_device
+from zoo.objectives import Objective, Settings
 from zoo.optim.base import Optimizer
 from zoo.optim.fused import fused_step
+from zoo.train.batches import taken
 from zoo.train.dynamic import Dynamic, Memory, Presented, Schedule
-from zoo.train.z_loss import with_z_loss
 
 __all__ = ["Inputs", "Recipe", "State", "advance", "gradient"]
 
@@ -33,6 +33,7 @@ class Recipe:
 
     Args:
         network: the architecture.
+        objective: what is minimised.
         optimizer: the optimizer family.
         shared: the cohort's key (``nesterov``, ``augmentation``, ...).
         dtype: compute type.
@@ -42,6 +43,7 @@ class Recipe:
     """
 
     network: Network
+    objective: Objective
     optimizer: Optimizer
     shared: Mapping[str, Any]
     dtype: torch.dtype
@@ -75,38 +77,36 @@ class Inputs:
 
     Args:
         x: ``[N, ...]`` training examples, in the stacked form unless augmented.
-        labels: ``[G, N]`` int64 labels as trained on.
-        smoothing: ``[G]`` label smoothing.
+        targets: ``[G, N]`` int64 labels as trained on, or ``[1, N, C]`` floats that all share.
         rate: ``[G]`` dropout probability.
         dropout_seed, augment_seed: ``[G]`` int64.
         strength: ``[G]`` augmentation strength.
         schedule: what the dynamic diet knows of the runs, or None.
-        z_loss: ``[G]`` coefficients of the z-loss, or None where the cohort has none.
+        settings: hyper-parameters of the objective.
     """
 
     x: Tensor
-    labels: Tensor
-    smoothing: Tensor
+    targets: Tensor
     rate: Tensor
     dropout_seed: Tensor
     augment_seed: Tensor
     strength: Tensor
     schedule: Schedule | None = None
-    z_loss: Tensor | None = None
+    settings: Settings = field(default_factory=dict)
 
 
 def _batch(recipe: Recipe, inputs: Inputs, ids: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-    """Return examples ``[G, B, T, C]`` and labels ``[G, B]``."""
+    """Return examples ``[G, B, T, C]`` and their targets."""
     name = str(recipe.shared["augmentation"])
-    if name in MOVES and on_device(inputs.x, ids):
+    if name in MOVES and on_device(inputs.x, ids) and not inputs.targets.is_floating_point():
         return _gathered(recipe, inputs, ids, step, name)
-    labels = inputs.labels.gather(1, ids)
+    targets = taken(inputs.targets, ids)
     x = inputs.x[ids]
     if name != "none":
         x = AUGMENTATIONS[name].apply(x, inputs.augment_seed, step, inputs.strength)
         x = recipe.network.inputs(x.flatten(0, 1))
         x = x.view(*ids.shape, *x.shape[1:])
-    return x, labels
+    return x, targets
 
 
 def _gathered(
@@ -114,10 +114,10 @@ def _gathered(
 ) -> tuple[Tensor, Tensor]:
     """Return what :func:`_batch` does, by one kernel."""
     if name == "none":  # the data set is in the stacked form already
-        x, labels = gather(inputs.x.flatten(1), inputs.labels, ids, flatten=True)
+        x, labels = gather(inputs.x.flatten(1), inputs.targets, ids, flatten=True)
         return x.view(*ids.shape, *inputs.x.shape[1:]), labels
     draw = Draw(name, inputs.augment_seed, step, inputs.strength)
-    return gather(inputs.x, inputs.labels, ids, draw=draw, flatten=recipe.network.flatten)
+    return gather(inputs.x, inputs.targets, ids, draw=draw, flatten=recipe.network.flatten)
 
 
 def _mode(recipe: Recipe, inputs: Inputs, step: Tensor) -> Mode:
@@ -137,19 +137,16 @@ def gradient(
     """Return each model's minibatch loss ``[G]``, gradient ``[G, trained]``, new buffers, and
     what its dynamic diet remembers of the batch.
     """  # noqa: D205
-    x, labels = _batch(recipe, inputs, ids, step)
+    x, targets = _batch(recipe, inputs, ids, step)
     mode = _mode(recipe, inputs, step)
     p = recipe.network.views(slab)
-    logits, saved = recipe.network.forward(p, x, mode)
-    loss, dlogits = cross_entropy(logits, labels, inputs.smoothing)
-    if inputs.z_loss is not None:
-        loss, dlogits = with_z_loss(logits, inputs.z_loss, loss, dlogits)
+    z, saved = recipe.network.forward(p, x, mode)
+    loss, dz = recipe.objective.step(z, targets, inputs.settings)
     if recipe.dynamic is not None and inputs.schedule is not None:
-        each = logits.logsumexp(-1) - logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-        seen = Presented(ids, each, logits, labels, step)
+        seen = Presented(ids, recipe.objective, z, targets, step)
         weights, memory = recipe.dynamic.weigh(seen, inputs.schedule, memory)
-        dlogits = dlogits * weights.unsqueeze(-1)
-    grads = recipe.network.backward(p, saved, dlogits, mode)
+        dz = dz * weights.unsqueeze(-1)
+    grads = recipe.network.backward(p, saved, dz, mode)
     buffers = recipe.network.flat_buffers(p, mode.new_buffers)
     return loss, recipe.network.flat_gradient(grads), buffers, memory
 
@@ -180,7 +177,7 @@ def advance(
     loss, grad, buffers, memory = gradient(recipe, state.slab, inputs, ids, number, state.memory)
     if on_device(state.slab, grad):
         return _stepped(recipe, state, (loss, grad, buffers, memory), table, live, number)
-    names = recipe.optimizer.names(clipped=bool(recipe.shared.get("clipped")))
+    names = recipe.optimizer.names(clipped=bool(recipe.shared.get("has_clip_norm")))
     coefficients = dict(zip(names, table.unbind(0), strict=True))
     layout = recipe.network.layout
     new, moments = recipe.optimizer.step(

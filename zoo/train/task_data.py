@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures import Network
-from zoo.data import PreparedData, load, prepare
+from zoo.data import Dataset, PreparedData, load, prepare
 from zoo.errors import DataError
+from zoo.objectives import OBJECTIVES, Objective
 from zoo.train.plan import Cohort, Plan
 
-__all__ = ["TaskData", "check_fingerprint", "task_data"]
+__all__ = ["TaskData", "cohort_objective", "planned_data", "task_data"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +30,8 @@ class TaskData:
         train: the same as the step gathers them: stacked form unless they are augmented.
         train_eval: the same in the stacked form ``[N, T, C]``.
         test: test examples in the stacked form.
-        test_y: ``[N_test]`` labels.
+        test_y: ``[1, N_test]`` labels, or ``[1, N_test, C]`` values.
+        objective: what the cohort minimises.
         probe: probe examples in the stacked form, or None.
     """
 
@@ -40,27 +42,36 @@ class TaskData:
     test: Tensor
     test_y: Tensor
     probe: Tensor | None
+    objective: Objective
 
 
-def check_fingerprint(plan: Plan, name: str, paths: Mapping[str, str]) -> None:
-    """Make sure that a data set is the one that a plan was made with.
+def cohort_objective(cohort: Cohort) -> Objective:
+    """Return what the runs of a cohort minimise."""
+    return OBJECTIVES[cohort.runs[0].objective](str(cohort.key.get("target", "class")))
+
+
+def planned_data(plan: Plan, name: str, paths: Mapping[str, str]) -> Dataset:
+    """Return a data set, if it is the one that a plan was made with.
 
     Raises:
-        DataError: it is not.
+        MissingDataError: it is not on this machine.
+        DataError: it is another one.
     """
     wanted = plan.data[name]["fingerprint"]
-    found = load(name, path=paths.get(name)).fingerprint
-    if found != wanted:
+    dataset = load(name, path=paths.get(name))
+    if dataset.fingerprint != wanted:
         msg = (
-            f"data set {name!r} has changed since the zoo was planned: its sha256 is {found}, "
-            f"the plan says {wanted}; give the path of the original, or start a new store"
+            f"data set {name!r} has changed since the zoo was planned: its sha256 is"
+            f" {dataset.fingerprint}, the plan says {wanted}; give the path of the original by"
+            f" --data '{name}=PATH' (paths={{{name!r}: ...}} in Python), or start a new store"
         )
         raise DataError(msg)
+    return dataset
 
 
 @lru_cache(maxsize=4)
-def _prepared(name: str, path: str | None, normalization: str) -> PreparedData:
-    return prepare(load(name, path=path), normalization)
+def _prepared(dataset: Dataset, normalization: str) -> PreparedData:
+    return prepare(dataset, normalization)
 
 
 def task_data(
@@ -72,8 +83,8 @@ def task_data(
         DataError: it is not the one that was planned with.
     """
     name = str(cohort.key["data"])
-    check_fingerprint(plan, name, paths)
-    prepared = _prepared(name, paths.get(name), str(cohort.key["normalization"]))
+    dataset = planned_data(plan, name, paths)
+    prepared = _prepared(dataset, str(cohort.key["normalization"]))
     train = _tensor(prepared.train_x).to(device)
     test = _tensor(prepared.test_x).to(device)
     stacked = network.inputs(train)
@@ -84,8 +95,9 @@ def task_data(
         train=stacked if cohort.key["augmentation"] == "none" else train,
         train_eval=stacked,
         test=network.inputs(test),
-        test_y=_tensor(prepared.test_y).to(device),
+        test_y=_tensor(prepared.test_y).to(device).unsqueeze(0),
         probe=network.inputs(test[probes]) if probes else None,
+        objective=cohort_objective(cohort),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures import build, initial_row
+from zoo.arithmetic import pinned, pinned_compiler
 from zoo.errors import TrainError
+from zoo.objectives import Objective
 from zoo.optim import OPTIMIZERS
 from zoo.train.backends import (
     BACKENDS,
     PRECISIONS,
     check_device,
     conv_form,
-    exact_gpu_arithmetic,
     step_function,
 )
-from zoo.train.checkpoint import METRICS, Checkpoint, ResumePoint
+from zoo.train.checkpoint import Checkpoint, ResumePoint, recorded
 from zoo.train.dynamic import DYNAMICS, Dynamic, Memory
-from zoo.train.evaluate import evaluate, probe_logits
+from zoo.train.evaluate import Examples, evaluate, probe_logits
 from zoo.train.group import Group, make_group
 from zoo.train.pause import (
     PausePoint,
@@ -39,7 +41,7 @@ from zoo.train.plan import Cohort, Plan, Task
 from zoo.train.reference import reference_segment
 from zoo.train.segment import current_rates, stacked_segment
 from zoo.train.step import Recipe, State
-from zoo.train.task_data import task_data
+from zoo.train.task_data import cohort_objective, task_data
 
 __all__ = ["TaskTrainer"]
 
@@ -67,10 +69,12 @@ class TaskTrainer:
 
     Raises:
         DataError: the data set is not the one that was planned with.
-        TrainError: unknown backend, no such device, a layout that this version no longer builds,
-            or a run on a diet whose examples are not in ``kept``.
+        TrainError: unknown backend, no such device, a layout that this version no longer builds, a
+            metric that it does not compute, rows that are not there to be trained, or a run on a
+            diet whose examples are not in ``kept``.
     """
 
+    @pinned()
     def __init__(
         self,
         plan: Plan,
@@ -86,8 +90,6 @@ class TaskTrainer:
         self.task = task
         self.device = torch.device(cohort.device if device == "auto" else device)
         check_device(str(self.device))
-        if self.device.type == "cuda":
-            exact_gpu_arithmetic()
         self.backend = cohort.backend if backend == "auto" else backend
         if self.backend not in BACKENDS:
             msg = f"unknown backend {backend!r}; allowed: auto, {', '.join(BACKENDS)}"
@@ -97,8 +99,11 @@ class TaskTrainer:
         if network.layout != cohort.layout:
             msg = f"cohort {cohort.id} was planned with another layout; was phasezoo updated?"
             raise TrainError(msg)
+        objective = cohort_objective(cohort)
+        _check_trainable(cohort, task, objective)
         self.recipe = Recipe(
             network=network,
+            objective=objective,
             optimizer=OPTIMIZERS[self.runs[0].optimizer],
             shared=cohort.key,
             dtype=PRECISIONS[self.runs[0].precision],
@@ -139,16 +144,28 @@ class TaskTrainer:
             pause: a later point than ``resume``, between it and the next checkpoint.
             pauses: who is asked between blocks of steps whether to save.
         """
-        origins = [self._initial_slab(group) for group in self.groups]
-        states = self._states(origins, resume if pause is None else _resume_point(pause))
+        with self._arithmetic():
+            origins = [self._initial_slab(group) for group in self.groups]
+            states = self._states(origins, resume if pause is None else _resume_point(pause))
         start = pause.index if pause is not None else 0 if resume is None else resume.index + 1
         if states[0].memory:
             pauses = None  # what a dynamic diet remembers is kept at checkpoints alone
         for k in range(start, self.cohort.checkpoints):
-            with torch.no_grad():
+            with self._arithmetic():
                 parts = self._to_checkpoint(k, states, origins, pause, pauses)
+                checkpoint = self._checkpoint(k, states, parts)
             pause = None
-            yield self._checkpoint(k, states, parts)
+            yield checkpoint
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """Set aside what the caller has set; never held while the caller has a checkpoint."""
+        with pinned(), torch.no_grad():
+            if self.backend != "compiled":
+                yield
+                return
+            with pinned_compiler():
+                yield
 
     def _to_checkpoint(
         self,
@@ -254,14 +271,14 @@ class TaskTrainer:
         """Train one group up to checkpoint k and measure it."""
         columns = self._segment(k, group, state, begin, tick)
         network, form = self.recipe.network, conv_form("eager")
-        data, labels = self.data, group.inputs.labels
-        test_y = data.test_y.unsqueeze(0)
-        columns["train_loss"], columns["train_accuracy"] = evaluate(
-            network, state.slab, data.train_eval, labels, group.eval_ids, form
-        )
-        columns["test_loss"], columns["test_accuracy"] = evaluate(
-            network, state.slab, data.test, test_y, None, form
-        )
+        data, objective = self.data, self.recipe.objective
+        sets = {
+            "train": Examples(data.train_eval, group.inputs.targets, group.eval_ids, form),
+            "test": Examples(data.test, data.test_y, None, form),
+        }
+        for part, examples in sets.items():
+            found = evaluate(network, objective, state.slab, examples)
+            columns |= {f"{part}_{name}": values for name, values in found.items()}
         trained = self.cohort.layout.trained
         weights = state.slab[:, :trained].double()
         columns["weight_norm"] = torch.linalg.vector_norm(weights, dim=1)
@@ -286,7 +303,7 @@ class TaskTrainer:
             nothing = torch.full((len(group.runs),), float("nan"))
             zero = np.zeros(len(group.runs), dtype=np.int64)
             rates = current_rates(group, zero)
-            return {"lr": rates, "grad_norm": nothing, "update_norm": nothing}
+            return {"step_lr": rates, "grad_norm": nothing, "update_norm": nothing}
         start, stop = group.steps[:, k - 1], group.steps[:, k]
         if self.backend == "reference":
             return reference_segment(self.recipe, self.data, group, state, start, stop)
@@ -304,8 +321,8 @@ class TaskTrainer:
         weights = gather([s.slab for s in states])
         weights[gone] = np.nan
         metrics = {}
-        for name in METRICS:
-            metrics[name] = gather([columns[name] for columns, _ in parts]).astype(np.float32)
+        for name, dtype in ((metric.name, metric.dtype) for metric in self.cohort.metrics):
+            metrics[name] = gather([columns[name] for columns, _ in parts]).astype(dtype)
             metrics[name][gone] = np.nan
         resume = {}
         for index, name in enumerate(self.recipe.optimizer.moments):
@@ -318,6 +335,29 @@ class TaskTrainer:
         if logits is not None:
             logits[gone] = np.nan
         return Checkpoint(k, weights, metrics, logits, diverged, resume)
+
+
+def _check_trainable(cohort: Cohort, task: Task, objective: Objective) -> None:
+    """Make sure that rows are there to be trained, and that all that the plan records is computed.
+
+    Raises:
+        TrainError: they are not, or it is not.
+    """
+    others = {origin.kind for origin in cohort.origins[task.start : task.stop]} - {"trained"}
+    if others:
+        msg = (
+            f"task {task.index} of {cohort.id} has rows that are {' and '.join(sorted(others))};"
+            " only rows whose origin is 'trained' are trained"
+        )
+        raise TrainError(msg)
+    known = recorded(objective)
+    unknown = [metric.name for metric in cohort.metrics if metric.name not in known]
+    if unknown:
+        msg = (
+            f"cohort {cohort.id} was planned to record {', '.join(unknown)}, which this phasezoo"
+            " does not compute; train it with the version that planned it"
+        )
+        raise TrainError(msg)
 
 
 def _dynamic(name: str) -> Dynamic | None:

@@ -67,7 +67,7 @@ class Setting:
         return slab, moments
 
     def plain(self, dtype):
-        names = self.optimizer.names(clipped=bool(self.key.get("clipped")))
+        names = self.optimizer.names(clipped=bool(self.key.get("has_clip_norm")))
         p = self.slab[:, : self.layout.trained].to(dtype)
         moments = [m.to(dtype) for m in self.moments]
         for t in range(STEPS):

@@ -12,8 +12,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.architectures.op import Op, Param, Shape
+from zoo.architectures.layout import BUFFER
+from zoo.architectures.op import Param, Shape, Unary
+from zoo.architectures.units import BOTH, Units
 from zoo.errors import Problem
+from zoo.fields import Fields
 from zoo.registry import Registry
 from zoo.spec.run import RunSpec
 
@@ -23,7 +26,7 @@ __all__ = ["EPS", "NORMS", "Norm", "standardize", "standardize_backward"]
 EPS = 1e-5
 
 
-class Norm(Op):
+class Norm(Unary):
     """A normalisation layer over ``[G, B, T, C]`` with a per-channel weight and bias.
 
     Args:
@@ -33,7 +36,9 @@ class Norm(Op):
     """
 
     #: Conditional run-spec fields that this norm reads, with their defaults.
-    fields: ClassVar[Mapping[str, Any]] = {}
+    fields: ClassVar[Fields] = {}
+    #: Kinds of factor ("scale", "sign") that the output takes on from what :meth:`scaled` names.
+    output_factors: ClassVar[frozenset[str]] = BOTH
     #: Run-spec fields that this norm decides itself: its own activation, say.
     fixes: ClassVar[Mapping[str, Any]] = {}
 
@@ -56,6 +61,23 @@ class Norm(Op):
         """Channels may be permuted within each of so many equal blocks, and blocks as wholes."""
         return 1
 
+    def scaled(self) -> tuple[str, ...]:
+        """Return the suffixes of the parameters that, multiplied by a, multiply the output by a."""
+        return tuple(p.suffix for p in self.params() if p.role != BUFFER)
+
+    def units(self) -> tuple[Units, ...]:
+        """Return the channels; a factor on the input is undone, one on the affine map passes."""
+        return (
+            Units(
+                params=tuple((param.suffix, 0) for param in self.params()),
+                inputs=(0,),
+                output=True,
+                blocks=self.permutation_blocks,
+                multiplied=tuple((suffix, 0) for suffix in self.scaled()),
+                factors=self.output_factors,
+            ),
+        )
+
     def params(self) -> tuple[Param, ...]:
         """Return weight and bias, both ``[C]``."""
         shape = (self.shape.channels,)
@@ -74,7 +96,7 @@ class Norm(Op):
         return {**super().describe(), "channels": self.shape.channels, **self.options}
 
 
-NORMS: Registry[type[Norm]] = Registry("norm", field="norm")
+NORMS: Registry[type[Norm]] = Registry("norm", field="norm", builds=True)
 
 
 def standardize(

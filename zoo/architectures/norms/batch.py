@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.architectures.layout import BUFFER
+from zoo.architectures.mode import wide
 from zoo.architectures.norms.base import EPS, NORMS, Norm, standardize, standardize_backward
 from zoo.architectures.op import Mode, Param, Params
 from zoo.errors import Problem
@@ -20,7 +21,11 @@ MOMENTUM = 0.1
 _DIMS = (1, 2)
 
 
-@NORMS.register("batch")
+@NORMS.register(
+    "batch",
+    doc="statistics over examples and positions; running ones in eval mode",
+    source="Ioffe and Szegedy 2015, arXiv 1502.03167",
+)
 class BatchNorm(Norm):
     """Statistics over examples and positions; running mean and unbiased variance are buffers."""
 
@@ -47,7 +52,7 @@ class BatchNorm(Norm):
         bias = p[self.key("bias")][:, None, None]
         running_mean = p[self.key("running_mean")]
         running_var = p[self.key("running_var")]
-        x = x.float()
+        x = wide(x)
         if not mode.training:
             rstd = torch.rsqrt(running_var + EPS)[:, None, None]
             xhat = (x - running_mean[:, None, None]) * rstd
@@ -68,7 +73,7 @@ class BatchNorm(Norm):
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Return the gradients; in eval mode the statistics are constants."""
         xhat, rstd = saved
-        dy = dy.float()
+        dy = wide(dy)
         grads = {
             self.key("weight"): (dy * xhat).sum(_DIMS),
             self.key("bias"): dy.sum(_DIMS),

@@ -13,20 +13,26 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from zoo.architectures.mode import wide
 from zoo.architectures.norms.base import EPS, NORMS, standardize
-from zoo.architectures.norms.group import GroupNorm
+from zoo.architectures.norms.group import NORM_GROUPS, GroupNorm
 from zoo.architectures.op import Mode, Param, Params
+from zoo.fields import Fields, named
 
 __all__ = ["EvoNormS0", "EvoNormS0Module"]
 
 _DIMS = (2, 4)
 
 
-@NORMS.register("evonorm_s0")
+@NORMS.register(
+    "evonorm_s0",
+    doc="x · sigmoid(vx) over the deviation of norm_groups groups; replaces the activation",
+    source="Liu et al. 2020, arXiv 2004.02967",
+)
 class EvoNormS0(GroupNorm):
     """A gate x·σ(vx) over the standard deviation of ``norm_groups`` groups."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"norm_groups": 4}
+    fields: ClassVar[Fields] = named(NORM_GROUPS)
     fixes: ClassVar[Mapping[str, Any]] = {"activation": "identity"}
 
     def params(self) -> tuple[Param, ...]:
@@ -43,7 +49,7 @@ class EvoNormS0(GroupNorm):
 
     def forward(self, p: Params, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
         """Gate, divide by each group's standard deviation, scale and shift."""
-        x = x.float()
+        x = wide(x)
         xhat, rstd, _, _ = standardize(self._split(x), _DIMS)
         gate = torch.sigmoid(x * p[self.key("gate")][:, None, None])
         # 1/σ is one number a group: it is kept as such and broadcast over the group's channels.
@@ -61,7 +67,7 @@ class EvoNormS0(GroupNorm):
         dv = Σ d/σ · x² s(1−s).
         """
         core, x, s, xhat, rstd = saved
-        dy = dy.float()
+        dy = wide(dy)
         d = dy * p[self.key("weight")][:, None, None]
         over = (self._split(d) * rstd).view(x.shape)
         turn = over * x * (s * (1 - s))

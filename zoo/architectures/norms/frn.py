@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from zoo.architectures.mode import wide
 from zoo.architectures.norms.base import NORMS, Norm
 from zoo.architectures.op import Mode, Param, Params
 
@@ -24,13 +25,17 @@ EPS = 1e-6
 _DIMS = (2,)
 
 
-@NORMS.register("frn")
+@NORMS.register(
+    "frn",
+    doc="each channel over its root mean square, cut off below a learned threshold",
+    source="Singh and Krishnan 2019, arXiv 1911.09737",
+)
 class FilterResponseNorm(Norm):
     """A channel over its root mean square, scaled, shifted, and cut off below a threshold."""
 
     fixes: ClassVar[Mapping[str, Any]] = {"activation": "identity"}
     #: A threshold keeps positive factors alone.
-    output_factors = frozenset({"scale"})
+    output_factors: ClassVar[frozenset[str]] = frozenset({"scale"})
 
     def params(self) -> tuple[Param, ...]:
         """Return weight γ, bias β and threshold τ, all ``[C]``."""
@@ -44,7 +49,7 @@ class FilterResponseNorm(Norm):
 
     def forward(self, p: Params, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
         """Normalise each channel, scale, shift, and take the larger of it and the threshold."""
-        x = x.float()
+        x = wide(x)
         rstd = torch.rsqrt(x.square().mean(_DIMS, keepdim=True) + EPS)
         xhat = x * rstd
         weight, bias, threshold = (
@@ -59,7 +64,7 @@ class FilterResponseNorm(Norm):
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Return the gradients: above the threshold those of an RMS norm, below it that of τ."""
         xhat, rstd, above = saved
-        dy = dy.float()
+        dy = wide(dy)
         through = torch.where(above, dy, 0.0)
         grads = {
             self.key("weight"): (through * xhat).sum((1, 2)),

@@ -6,16 +6,17 @@ statistics. The running statistics take in one virtual batch after another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from zoo.architectures.mode import wide
 from zoo.architectures.norms.base import EPS, NORMS, standardize, standardize_backward
 from zoo.architectures.norms.batch import MOMENTUM, BatchNorm
 from zoo.architectures.op import Mode, Params
 from zoo.errors import Problem
+from zoo.fields import Field, Fields, named
 from zoo.spec.run import RunSpec
 
 __all__ = ["GhostBatchNorm"]
@@ -23,11 +24,24 @@ __all__ = ["GhostBatchNorm"]
 _DIMS = (2, 3)
 
 
-@NORMS.register("ghost_batch")
+@NORMS.register(
+    "ghost_batch",
+    doc="batch norm over virtual batches of virtual_batch examples",
+    source="Hoffer et al. 2017, arXiv 1705.08741",
+)
 class GhostBatchNorm(BatchNorm):
     """Batch norm over virtual batches of ``virtual_batch`` examples; in eval mode, batch norm."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"virtual_batch": 16}
+    fields: ClassVar[Fields] = named(
+        Field(
+            "virtual_batch",
+            "int",
+            16,
+            "examples that share ghost batch statistics",
+            low=2,
+            per="cohort",
+        )
+    )
 
     @classmethod
     def misfit(cls, run: RunSpec) -> Problem | None:
@@ -47,7 +61,7 @@ class GhostBatchNorm(BatchNorm):
         if not mode.training:
             return super().forward(p, x, mode)
         shape = x.shape
-        xhat, rstd, mean, var = standardize(self._cut(x.float()), _DIMS)
+        xhat, rstd, mean, var = standardize(self._cut(wide(x)), _DIMS)
         count = self.size * shape[2]
         mode.new_buffers[self.key("running_mean")] = self._moved(
             p[self.key("running_mean")], mean[:, :, 0, 0]
@@ -66,7 +80,7 @@ class GhostBatchNorm(BatchNorm):
         if not mode.training:
             return super().backward(p, saved, dy, mode, need_dx=need_dx)
         xhat, rstd = saved
-        dy = dy.float()
+        dy = wide(dy)
         grads = {
             self.key("weight"): (dy * xhat).sum((1, 2)),
             self.key("bias"): dy.sum((1, 2)),

@@ -6,24 +6,33 @@ They differ only in the number of channel groups: g, 1 and C.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from zoo.architectures.mode import wide
 from zoo.architectures.norms.base import EPS, NORMS, Norm, standardize, standardize_backward
 from zoo.architectures.op import Mode, Params
+from zoo.fields import Field, Fields, named
 
-__all__ = ["GroupNorm", "InstanceNorm", "LayerNorm"]
+__all__ = ["NORM_GROUPS", "GroupNorm", "InstanceNorm", "LayerNorm"]
+
+NORM_GROUPS = Field(
+    "norm_groups", "int", 4, "groups of the group norm and of EvoNorm", low=1, per="cohort"
+)
 
 _DIMS = (2, 4)
 
 
-@NORMS.register("group")
+@NORMS.register(
+    "group",
+    doc="statistics over the positions and channels of each of norm_groups groups",
+    source="Wu and He 2018, arXiv 1803.08494",
+)
 class GroupNorm(Norm):
     """Statistics over the positions and channels of each of ``norm_groups`` groups."""
 
-    fields: ClassVar[Mapping[str, Any]] = {"norm_groups": 4}
+    fields: ClassVar[Fields] = named(NORM_GROUPS)
 
     @property
     def groups(self) -> int:
@@ -47,7 +56,7 @@ class GroupNorm(Norm):
     def forward(self, p: Params, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
         """Normalise each example's groups, then scale and shift each channel."""
         shape = x.shape
-        split = x.float().reshape(*shape[:3], self.groups, -1)
+        split = wide(x).reshape(*shape[:3], self.groups, -1)
         xhat, rstd, _, _ = standardize(split, _DIMS)
         xhat = xhat.view(shape)
         weight = p[self.key("weight")][:, None, None]
@@ -59,7 +68,7 @@ class GroupNorm(Norm):
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Return the gradients of input, weight and bias."""
         xhat, rstd = saved
-        dy = dy.float()
+        dy = wide(dy)
         grads = {
             self.key("weight"): (dy * xhat).sum((1, 2)),
             self.key("bias"): dy.sum((1, 2)),
@@ -74,11 +83,15 @@ class GroupNorm(Norm):
         return nn.GroupNorm(self.groups, self.shape.channels, eps=EPS)
 
 
-@NORMS.register("layer")
+@NORMS.register(
+    "layer",
+    doc="one group: over channels and positions, weights per channel",
+    source="Ba et al. 2016, arXiv 1607.06450",
+)
 class LayerNorm(GroupNorm):
     """One group: for images, over channels and positions with per-channel weights."""
 
-    fields: ClassVar[Mapping[str, Any]] = {}
+    fields: ClassVar[Fields] = {}
 
     @property
     def groups(self) -> int:
@@ -92,11 +105,15 @@ class LayerNorm(GroupNorm):
         return super().module()
 
 
-@NORMS.register("instance")
+@NORMS.register(
+    "instance",
+    doc="one group per channel: over positions alone",
+    source="Ulyanov et al. 2016, arXiv 1607.08022",
+)
 class InstanceNorm(GroupNorm):
     """One group a channel: statistics over positions only."""
 
-    fields: ClassVar[Mapping[str, Any]] = {}
+    fields: ClassVar[Fields] = {}
 
     @property
     def groups(self) -> int:

@@ -8,17 +8,22 @@ from torch import Tensor, nn
 
 from zoo.architectures.norms.base import NORMS, Norm
 from zoo.architectures.op import Mode, Param, Params
+from zoo.architectures.units import BOTH, Units
 
 __all__ = ["NoNorm"]
 
 
-@NORMS.register("none")
+@NORMS.register("none", doc="no norm")
 class NoNorm(Norm):
     """y = x."""
 
     def params(self) -> tuple[Param, ...]:
         """Return nothing."""
         return ()
+
+    def units(self) -> tuple[Units, ...]:
+        """Return the channels, as they come."""
+        return (Units(inputs=(0,), output=True, passes=BOTH),)
 
     def flops(self) -> int:
         """Return zero."""

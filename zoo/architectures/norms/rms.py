@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.architectures.mode import wide
 from zoo.architectures.norms.base import EPS, NORMS, Norm
 from zoo.architectures.op import Mode, Param, Params
 
@@ -15,7 +16,11 @@ __all__ = ["ChannelRMSNorm", "RMSNorm"]
 _DIMS = (2, 3)
 
 
-@NORMS.register("rms")
+@NORMS.register(
+    "rms",
+    doc="x over its root mean square over channels and positions; no bias",
+    source="Zhang and Sennrich 2019, arXiv 1910.07467",
+)
 class RMSNorm(Norm):
     """y = w · x / √(mean(x²) + ε), the mean over one example's positions and channels."""
 
@@ -25,7 +30,7 @@ class RMSNorm(Norm):
 
     def forward(self, p: Params, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
         """Divide by the root mean square, then scale each channel."""
-        x = x.float()
+        x = wide(x)
         rstd = torch.rsqrt(x.square().mean(_DIMS, keepdim=True) + EPS)
         xhat = x * rstd
         return xhat * p[self.key("weight")][:, None, None], (xhat, rstd)
@@ -35,7 +40,7 @@ class RMSNorm(Norm):
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Return dx = rstd · (d − x̂ · mean(d · x̂)) with d = w · dy, and dw."""
         xhat, rstd = saved
-        dy = dy.float()
+        dy = wide(dy)
         grads = {self.key("weight"): (dy * xhat).sum((1, 2))}
         d = dy * p[self.key("weight")][:, None, None]
         dx = (d - xhat * (d * xhat).mean(_DIMS, keepdim=True)) * rstd

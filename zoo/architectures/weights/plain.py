@@ -30,4 +30,4 @@ class Plain(WeightTransform):
         return w
 
 
-WEIGHT_TRANSFORMS.register("none")(Plain())
+WEIGHT_TRANSFORMS.register("none", doc="weights as they are")(Plain())

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from zoo.architectures.mode import wide
 from zoo.architectures.norms.base import standardize, standardize_backward
 from zoo.architectures.weights.base import WEIGHT_TRANSFORMS, WeightTransform
 from zoo.kernels.language import on_device
@@ -46,7 +47,7 @@ class Standardized(WeightTransform):
             found, _ = norm_backward(rows, Affine(), NormSpec(eps=EPS), statistics, d)
             return found.view(dw.shape)
         xhat, rstd = saved
-        d = standardize_backward(dw.float().flatten(2), xhat, rstd, _DIMS)
+        d = standardize_backward(wide(dw).flatten(2), xhat, rstd, _DIMS)
         return d.view(dw.shape)
 
     def single(self, w: Tensor) -> Tensor:
@@ -56,4 +57,8 @@ class Standardized(WeightTransform):
         return ((rows - mean) / torch.sqrt(var + EPS)).view(w.shape)
 
 
-WEIGHT_TRANSFORMS.register("standardize")(Standardized())
+WEIGHT_TRANSFORMS.register(
+    "standardize",
+    doc="zero mean and unit variance over the inputs of each output",
+    source="Qiao et al. 2019, arXiv 1903.10520",
+)(Standardized())

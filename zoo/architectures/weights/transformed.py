@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,13 +10,15 @@ from torch.nn import functional as F
 
 from zoo.architectures.conv import Conv
 from zoo.architectures.linear import Linear
-from zoo.architectures.op import Mode, Op, Param, Params, Shape
+from zoo.architectures.mode import wide
+from zoo.architectures.op import Mode, Op, Param, Params, Shape, Unary
+from zoo.architectures.units import Units
 from zoo.architectures.weights.base import WEIGHT_TRANSFORMS, WeightTransform
 
 __all__ = ["Transformed", "transformed"]
 
 
-class Transformed(Op):
+class Transformed(Unary):
     """A linear layer or convolution with weight ŵ = f(w): same parameters, names and shapes.
 
     Args:
@@ -23,19 +26,23 @@ class Transformed(Op):
         name: of the transform.
     """
 
-    equivariant = False
-
     def __init__(self, layer: Linear | Conv, name: str) -> None:
         super().__init__(layer.path)
         self.layer = layer
         self.name = name
         self.transform = WEIGHT_TRANSFORMS[name]
-        self.output_factors = self.transform.output_factors
-        self.input_factors = self.transform.input_factors
 
     def params(self) -> tuple[Param, ...]:
         """Return those of the layer."""
         return self.layer.params()
+
+    def units(self) -> tuple[Units, ...]:
+        """Return those of the layer, with the factors that the transform hands on."""
+        read, made = self.layer.units()
+        return (
+            replace(read, factors=self.transform.input_factors),
+            replace(made, factors=self.transform.output_factors),
+        )
 
     def out_shape(self) -> Shape:
         """Return the layer's."""
@@ -59,7 +66,7 @@ class Transformed(Op):
         inner, weight, kept = saved
         key = self.key("weight")
         dx, grads = self.layer.backward({**p, key: weight}, inner, dy, mode, need_dx=need_dx)
-        return dx, {**grads, key: self.transform.backward(grads[key].float(), kept)}
+        return dx, {**grads, key: self.transform.backward(wide(grads[key]), kept)}
 
     def module(self) -> nn.Module:
         """Return the layer's plain module, its weight transformed in ``forward``."""

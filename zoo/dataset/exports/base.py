@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.errors import StoreError
+from zoo.dataset.splits import Split
+from zoo.dataset.view import View
+from zoo.errors import QueryError
 from zoo.registry import Registry
 
-if TYPE_CHECKING:
-    from zoo.dataset.splits import Split
-    from zoo.dataset.view import View
-
-__all__ = ["EXPORTS", "Export", "ExportFormat", "plain_columns", "refuse_existing"]
+__all__ = ["EXPORTS", "Export", "ExportFormat", "plain_columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +51,20 @@ class ExportFormat:
 EXPORTS: Registry[ExportFormat] = Registry("export format")
 
 
-def refuse_existing(path: Path) -> None:
-    """Refuse to write over something.
+def plain_columns(view: View, *reserved: str) -> dict[str, NDArray[Any]]:
+    """Return every column of a view in a type that any format has: text, float64, int64, bool.
+
+    Args:
+        view: the rows.
+        reserved: names that mean something else in the format.
 
     Raises:
-        StoreError: there is a file or folder.
+        QueryError: a column that a stage added has a reserved name.
     """
-    if path.exists():
-        msg = f"{path} exists; remove it, or export to another place"
-        raise StoreError(msg)
-
-
-def plain_columns(view: View) -> dict[str, NDArray[Any]]:
-    """Return every column of a view in a type that any format has: text, float64, int64, bool."""
+    clash = sorted(set(view.columns) & set(reserved))
+    if clash:
+        msg = f"columns {', '.join(clash)}: the format uses these names; publish them under others"
+        raise QueryError(msg)
     found = {}
     for name in view.columns:
         values = view.column(name)

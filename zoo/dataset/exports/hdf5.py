@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoo.dataset.batches import plan_batches, rows_at_once
-from zoo.dataset.exports.base import EXPORTS, Export, ExportFormat, plain_columns, refuse_existing
+from zoo.dataset.exports.base import EXPORTS, Export, ExportFormat, plain_columns
 from zoo.dataset.exports.permutation_spec import permutation_spec
+from zoo.dataset.exports.sink import Sink
+from zoo.dataset.splits import Split
 from zoo.dataset.structure import Structure, by_structure
-from zoo.store.files import store_errors
-
-if TYPE_CHECKING:
-    from zoo.dataset.splits import Split
-    from zoo.dataset.view import View
+from zoo.dataset.view import View
+from zoo.paths import absolute
+from zoo.store.outputs import new_file, refuse_existing
 
 __all__ = ["write_hdf5"]
 
@@ -27,7 +26,8 @@ def write_hdf5(view: View, path: Path, split: Split | None = None) -> Export:
 
     The root has ``zoo`` and ``rows``; each group ``structure_<i>`` has ``weights`` ``[n, P]``
     (float32, chunked by rows, checksummed by Fletcher-32), one data set a column, ``part`` where
-    there is a split, and the layout and permutation specification as JSON attributes.
+    there is a split, and the layout and the permutation specification
+    (:func:`zoo.dataset.exports.permutation_spec.permutation_spec`) as JSON attributes.
 
     Args:
         view: the rows.
@@ -44,28 +44,26 @@ def write_hdf5(view: View, path: Path, split: Split | None = None) -> Export:
     except ImportError as error:
         msg = "the hdf5 export needs h5py: pip install 'phasezoo[hdf5]'"
         raise ImportError(msg) from error
+    path = absolute(path)
     refuse_existing(path)
     if split is not None:
         split.views(view)  # every run has a part, or this says which has none
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with store_errors("write", path):
-        try:
-            with h5py.File(part, "w") as file:
-                file.attrs.update({"zoo": view.zoo.name, "rows": len(view), "format": "phasezoo"})
-                if split is not None:
-                    file.attrs["split"] = split.hash
-                for number, (structure, at) in enumerate(by_structure(view).items()):
-                    group = file.create_group(f"structure_{number}")
-                    _write_group(group, view.take(at), structure, split, h5py.string_dtype())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    with new_file(path) as part, Sink(part) as sink:
+        with h5py.File(sink, "w") as file:
+            file.attrs.update({"zoo": view.zoo.name, "rows": len(view), "format": "phasezoo"})
+            if split is not None:
+                file.attrs["split"] = split.hash
+            for number, (structure, at) in enumerate(by_structure(view).items()):
+                group = file.create_group(f"structure_{number}")
+                _write_weights(group, view.take(at), structure, sink)
+                _write_columns(group, view.take(at), split, h5py.string_dtype())
+                _describe(group, structure)
+                sink.check()
+        sink.check()
     return Export(path, 1, path.stat().st_size)
 
 
-def _write_group(
-    group: Any, view: View, structure: Structure, split: Split | None, text: Any
-) -> None:
+def _write_weights(group: Any, view: View, structure: Structure, sink: Sink) -> None:
     P = structure.params
     rows = max(1, min(len(view), _CHUNK_BYTES // (4 * P)))
     weights = group.create_dataset(
@@ -75,12 +73,19 @@ def _write_group(
     for positions in plan_batches(view, rows_at_once(view, 256)):
         weights[done : done + len(positions)] = view.take(positions).stacked_weights()
         done += len(positions)
-    columns = plain_columns(view)
+        sink.check()
+
+
+def _write_columns(group: Any, view: View, split: Split | None, text: Any) -> None:
+    columns = plain_columns(view, "weights", "part")
     if split is not None:
         columns["part"] = _parts(columns["run_id"], split)
     for name, values in columns.items():
         dtype = text if values.dtype.kind == "U" else values.dtype
         group.create_dataset(name, data=values.astype(object) if dtype is text else values)
+
+
+def _describe(group: Any, structure: Structure) -> None:
     group.attrs["layout"] = json.dumps(structure.layout.to_json())
     group.attrs["permutation_spec"] = json.dumps(permutation_spec(structure))
     for name in ("family", "activation", "norm", "classes"):
@@ -94,4 +99,6 @@ def _parts(runs: Any, split: Split) -> Any:
     return np.array([split.side(run) or "" for run in runs.tolist()], dtype=np.str_)
 
 
-EXPORTS.register("hdf5")(ExportFormat(write_hdf5, "h5py, PyTables, MATLAB, R, Julia", ".h5"))
+EXPORTS.register("hdf5", doc="one .h5 file, for h5py, PyTables, MATLAB, R, Julia")(
+    ExportFormat(write_hdf5, "h5py, PyTables, MATLAB, R, Julia", ".h5")
+)

@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.architectures.layout import Layout
 from zoo.dataset.batches import rows_at_once
-from zoo.dataset.exports.base import EXPORTS, Export, ExportFormat, plain_columns, refuse_existing
+from zoo.dataset.exports.base import EXPORTS, Export, ExportFormat, plain_columns
+from zoo.dataset.splits import Split
 from zoo.dataset.structure import by_structure
-from zoo.store.files import store_errors
-
-if TYPE_CHECKING:
-    from zoo.dataset.splits import Split
-    from zoo.dataset.view import View
+from zoo.dataset.view import View
+from zoo.paths import absolute
+from zoo.store.outputs import new_folder, refuse_existing
 
 __all__ = ["safetensors_bytes", "write_safetensors"]
 
@@ -61,7 +59,8 @@ def write_safetensors(view: View, path: Path, split: Split | None = None) -> Exp
     """Write a view as a folder: ``index.csv`` and ``models/<run id>-<checkpoint>.safetensors``.
 
     The index has one line a row, in the view's order, with every column, the file, and the part of
-    the split. The metadata of a file are the run's columns that are not empty.
+    the split. The metadata of a file are the run's columns that are not empty, and ``format``,
+    ``"pt"``, which transformers asks for.
 
     Args:
         view: the rows.
@@ -72,8 +71,9 @@ def write_safetensors(view: View, path: Path, split: Split | None = None) -> Exp
         StoreError: the folder is there, or cannot be written.
         QueryError: runs that the split does not have.
     """
+    path = absolute(path)
     refuse_existing(path)
-    columns = plain_columns(view)
+    columns = plain_columns(view, "file", "part", "format")
     runs, ks = columns["run_id"].tolist(), columns["checkpoint"].tolist()
     columns["file"] = np.array([f"models/{r}-{k}.safetensors" for r, k in zip(runs, ks)])  # noqa: B905
     if split is not None:
@@ -84,16 +84,15 @@ def write_safetensors(view: View, path: Path, split: Split | None = None) -> Exp
         ["" if v is None or v != v else v for v in row]
         for row in zip(*(columns[name].tolist() for name in names), strict=True)
     ]
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     size, step = 0, rows_at_once(view, 256)
-    with store_errors("write", path):
-        (part / "models").mkdir(parents=True)
+    with new_folder(path) as part:
+        (part / "models").mkdir()
         for structure, at in by_structure(view).items():
             for start in range(0, len(at), step):
                 some = at[start : start + step]
                 for place, row in zip(some, view.take(some).stacked_weights(), strict=True):
                     facts = {n: str(v) for n, v in zip(names, table[place], strict=True) if v != ""}
-                    data = safetensors_bytes(row, structure.layout, facts)
+                    data = safetensors_bytes(row, structure.layout, {**facts, "format": "pt"})
                     (part / str(columns["file"][place])).write_bytes(data)
                     size += len(data)
         index = part / "index.csv"
@@ -102,10 +101,9 @@ def write_safetensors(view: View, path: Path, split: Split | None = None) -> Exp
             writer.writerow(names)
             writer.writerows(table)
         size += index.stat().st_size
-        part.replace(path)
     return Export(path, len(view) + 1, size)
 
 
-EXPORTS.register("safetensors")(
-    ExportFormat(write_safetensors, "safetensors, transformers, any torch code")
-)
+EXPORTS.register(
+    "safetensors", doc="one .safetensors file, for safetensors, transformers, any torch code"
+)(ExportFormat(write_safetensors, "safetensors, transformers, any torch code"))

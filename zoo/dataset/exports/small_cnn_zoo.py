@@ -11,54 +11,26 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.architectures.layout import Layout, Segment
 from zoo.dataset.batches import rows_at_once
-from zoo.dataset.exports.base import EXPORTS, Export, ExportFormat, refuse_existing
+from zoo.dataset.exports.base import EXPORTS, Export, ExportFormat
+from zoo.dataset.exports.small_cnn_columns import FINAL_STEP, metrics_columns, penalty_weights
+from zoo.dataset.splits import Split
 from zoo.dataset.structure import Structure, by_structure
 from zoo.dataset.tokens import layers_of
+from zoo.dataset.view import View
 from zoo.errors import QueryError
-from zoo.store.files import store_errors
-
-if TYPE_CHECKING:
-    from zoo.dataset.splits import Split
-    from zoo.dataset.view import View
+from zoo.paths import absolute
+from zoo.store.outputs import new_folder, refuse_existing
 
 __all__ = ["FINAL_STEP", "tf_layout", "write_small_cnn_zoo"]
-
-#: What the loaders take for the last epoch.
-FINAL_STEP = 86
-
-#: Their column → ours.
-_CONFIG = {
-    "config.activation": "activation",
-    "config.b_init": None,
-    "config.dataset": "data",
-    "config.dnn_architecture": "architecture",
-    "config.dropout": "dropout",
-    "config.epochs": "epochs",
-    "config.init_std": "init_scale",
-    "config.l2reg": "weight_decay",
-    "config.learning_rate": "lr",
-    "config.num_layers": "depth",
-    "config.num_units": "width",
-    "config.optimizer": "optimizer",
-    "config.random_seed": "seed",
-    "config.train_fraction": None,
-    "config.w_init": "init",
-    "modeldir": "run_id",
-    "step": None,
-    "test_accuracy": "test_accuracy",
-    "test_loss": "test_loss",
-    "train_accuracy": "train_accuracy",
-    "train_loss": "train_loss",
-}
 
 
 def tf_layout(layout: Layout) -> list[tuple[str, tuple[int, ...], NDArray[np.int64]]]:
@@ -84,8 +56,8 @@ def _variable(name: str, s: Segment) -> tuple[str, tuple[int, ...], NDArray[np.i
 def write_small_cnn_zoo(view: View, path: Path, split: Split | None = None) -> Export:
     """Write a view as a folder in the layout of the Small CNN Zoo.
 
-    A run's last row in the view gets step 86, the others their checkpoint's number, which must be
-    below that.
+    A run's last row in the view gets step 86, the others their epoch, which must be below that.
+    :mod:`zoo.dataset.exports.small_cnn_columns` says what the columns of the metrics are.
 
     Args:
         view: the rows; of one structure, without norms, dense or with two-dimensional kernels.
@@ -96,29 +68,19 @@ def write_small_cnn_zoo(view: View, path: Path, split: Split | None = None) -> E
         QueryError: rows that the loaders cannot read, or a split that they would cut elsewhere.
         StoreError: the folder is there, or cannot be written.
     """
+    path = absolute(path)
     refuse_existing(path)
     structure = _fitting(view)
     order = _order(view, split)
     variables = tf_layout(structure.layout)
     columns = np.concatenate([c for _, _, c in variables])
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with store_errors("write", path):
-        part.mkdir(parents=True)
-        shape = (len(view), len(columns))
-        out = np.lib.format.open_memmap(
-            part / "weights.npy", mode="w+", dtype=np.float32, shape=shape
-        )
-        step = rows_at_once(view, 512)
-        for start in range(0, len(view), step):
-            rows = view[start : start + step].stacked_weights()
-            out[start : start + step] = rows[:, columns]
-        out.flush()
-        del out
-        (part / "metrics.csv.gz").write_bytes(_metrics(view))
+    lines = "".join(f"{i}\n" for i in order.tolist())
+    with new_folder(path) as part:
+        penalty = _write_weights(view, structure.layout, columns, part / "weights.npy")
+        metrics = metrics_columns(view, structure, penalty)
+        (part / "metrics.csv.gz").write_bytes(_metrics(metrics))
         (part / "layout.csv").write_text(_layout_csv(variables), encoding="utf-8")
-        lines = "".join(f"{i}\n" for i in order.tolist())
         (part / "split.csv").write_text(lines, encoding="utf-8")
-        part.replace(path)
     files = sorted(path.iterdir())
     return Export(path, len(files), sum(f.stat().st_size for f in files))
 
@@ -135,27 +97,16 @@ def _fitting(view: View) -> Structure:
         problems.append(f"{len(found)} structures; query one width, depth, activation and norm")
     for structure in found[:1]:
         roles = {s.role for s in structure.layout.segments}
-        if roles - {"kernel", "bias"}:
+        if roles - {"kernel", "bias"} or structure.norm != "none":
             problems.append(f"norm {structure.norm!r}; query norm == 'none'")
         if any("weight_transform" in op for op in structure.ops):
             problems.append("weight transforms; query weight_transform == 'none'")
         if any(len(s.shape) == 3 for s in structure.layout.segments):
             problems.append("one-dimensional convolutions")
-    if len(view) and view["checkpoint"].max() >= FINAL_STEP:
-        problems.append(f"checkpoints from number {FINAL_STEP} on; query fewer")
     if problems:
         msg = f"the layout of the Small CNN Zoo cannot hold: {'; '.join(problems)}"
         raise QueryError(msg)
     return found[0]
-
-
-def _final(view: View) -> NDArray[np.bool_]:
-    """Return which rows are the last of their run in the view, ``[n]``."""
-    runs = np.unique(view["run_id"], return_inverse=True)[1]
-    ks = view["checkpoint"]
-    last = np.full(runs.max() + 1 if len(runs) else 0, -1)
-    np.maximum.at(last, runs, ks)
-    return np.asarray(ks == last[runs])
 
 
 def _order(view: View, split: Split | None) -> NDArray[np.int64]:
@@ -182,21 +133,35 @@ def _order(view: View, split: Split | None) -> NDArray[np.int64]:
     return np.argsort(late, kind="stable").astype(np.int64)
 
 
-def _metrics(view: View) -> bytes:
-    final = _final(view)
-    values: dict[str, Any] = {
-        name: view[column].tolist() if column else [""] * len(view)
-        for name, column in _CONFIG.items()
-    }
-    values["step"] = np.where(final, FINAL_STEP, view["checkpoint"]).tolist()
-    values["config.b_init"] = np.where(view["init"] == "default", "default", "zeros").tolist()
-    largest = max(view.zoo.runs(columns=["train_size"])["train_size"].tolist())
-    values["config.train_fraction"] = (view["train_size"] / largest).tolist()
+def _metrics(columns: Mapping[str, Sequence[Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(values)
-    writer.writerows(zip(*values.values(), strict=True))
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
     return gzip.compress(text.getvalue().encode(), mtime=0)
+
+
+def _write_weights(
+    view: View, layout: Layout, columns: NDArray[np.int64], file: Path
+) -> NDArray[np.float64]:
+    """Write ``weights.npy``, and return the penalty of each row, ``[n]``.
+
+    Through the file and not through a memory map: on a full disk that is an error, not a signal.
+    """
+    shape = (len(view), len(columns))
+    penalty = np.zeros(len(view))
+    runs, first, inverse = np.unique(view["run_id"], return_index=True, return_inverse=True)
+    factors = [penalty_weights(view.spec(int(at)), layout) for at in first[: len(runs)]]
+    step = rows_at_once(view, 512)
+    with file.open("xb") as out:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        for start in range(0, len(view), step):
+            rows = view[start : start + step].stacked_weights()
+            out.write(np.ascontiguousarray(rows[:, columns], dtype="<f4").data.cast("B"))
+            factor = np.stack([factors[i] for i in inverse[start : start + step]])
+            penalty[start : start + step] = (factor * rows.astype(np.float64) ** 2).sum(1)
+    return penalty
 
 
 def _layout_csv(variables: list[tuple[str, tuple[int, ...], NDArray[np.int64]]]) -> str:
@@ -210,6 +175,8 @@ def _layout_csv(variables: list[tuple[str, tuple[int, ...], NDArray[np.int64]]])
     return text.getvalue()
 
 
-EXPORTS.register("small-cnn-zoo")(
-    ExportFormat(write_small_cnn_zoo, "loaders of nfn, neural-graphs, ScaleGMN, ProbeGen")
-)
+EXPORTS.register(
+    "small-cnn-zoo",
+    doc="the layout of the Small CNN Zoo, for loaders of nfn, neural-graphs, ScaleGMN, ProbeGen",
+    source="Unterthiner et al. 2020, arXiv 2002.11448",
+)(ExportFormat(write_small_cnn_zoo, "loaders of nfn, neural-graphs, ScaleGMN, ProbeGen"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from zoo.fields import Field, Fields, named
 from zoo.seeds import Stream, torch_uniform
 from zoo.train.dynamic import DYNAMICS, Dynamic, Memory, Presented, Schedule
 
@@ -15,20 +15,22 @@ __all__ = ["Importance"]
 
 
 class Importance(Dynamic):
-    """b = ⌈share·B⌉ examples are drawn from the batch with replacement, p ∝ ‖softmax − onehot‖₂.
+    """b = ⌈share·B⌉ examples are drawn from the batch with replacement, p ∝ ‖∂ℓ/∂z‖₂.
 
     That norm bounds the norm of the example's gradient up to a factor that all share. An example
     that is drawn c times weighs c/(b·p): the gradient stays unbiased. The paper's switch, which
     turns resampling on once it pays, is the share ``resample_start`` of the steps.
     """
 
-    fields: ClassVar[dict[str, Any]] = {"resample_share": 0.5, "resample_start": 0.0}
+    fields: ClassVar[Fields] = named(
+        Field("resample_share", "float", 0.5, "share of a batch drawn again", above=0, high=1),
+        Field("resample_start", "float", 0.0, "its start, as a share of the steps", low=0, high=1),
+    )
 
     def weigh(self, seen: Presented, schedule: Schedule, memory: Memory) -> tuple[Tensor, Memory]:
         """Return weights whose expectation is 1."""
-        B, C = seen.logits.shape[1:]
-        error = torch.softmax(seen.logits, -1) - F.one_hot(seen.labels, C)
-        norms = torch.linalg.vector_norm(error.double(), dim=-1) + 1e-12
+        B = seen.outputs.shape[1]
+        norms = torch.linalg.vector_norm(seen.errors().double(), dim=-1) + 1e-12
         p = norms / norms.sum(1, keepdim=True)
         edges = p.cumsum(1)
         edges = edges / edges[:, -1:]
@@ -43,4 +45,8 @@ class Importance(Dynamic):
         return torch.where(on, weights, 1.0).float(), memory
 
 
-DYNAMICS.register("importance")(Importance())
+DYNAMICS.register(
+    "importance",
+    doc="resample_share of each batch is drawn again, by the norm of the loss's gradient",
+    source="Katharopoulos and Fleuret 2018, arXiv 1803.00942",
+)(Importance())

@@ -7,11 +7,12 @@ is the same.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from zoo.fields import Field, Fields, named
 from zoo.seeds import Stream, torch_uniform_at
 from zoo.train.dynamic import DYNAMICS, Dynamic, Memory, Presented, Schedule
 
@@ -29,7 +30,14 @@ class InfoBatch(Dynamic):
     their mean as the epoch began, each ``[G]``.
     """
 
-    fields: ClassVar[dict[str, Any]] = {"drop_share": 0.5, "drop_until": 0.875}
+    fields: ClassVar[Fields] = named(
+        Field(
+            "drop_share", "float", 0.5, "InfoBatch: share dropped below the mean", low=0, below=1
+        ),
+        Field(
+            "drop_until", "float", 0.875, "InfoBatch: share of the steps with drops", low=0, high=1
+        ),
+    )
 
     def memory(self, models: int, examples: int, device: torch.device) -> Memory:
         """Return losses never seen, and sums of nothing."""
@@ -53,11 +61,15 @@ class InfoBatch(Dynamic):
         dropped = low & (drawn < share)
         weights = torch.where(low, (1 / (1 - share)).float(), 1.0)
         weights = torch.where(dropped, 0.0, weights)
-        fresh = torch.where(dropped, last, seen.losses)
+        fresh = torch.where(dropped, last, seen.losses())
         known = last.clamp(min=0).double()
         total = total + (fresh.clamp(min=0).double() - known).sum(1)
         count = count + ((last < 0) & (fresh >= 0)).sum(1)
         return weights, (losses.scatter(1, seen.ids, fresh), total, count, mean)
 
 
-DYNAMICS.register("infobatch")(InfoBatch())
+DYNAMICS.register(
+    "infobatch",
+    doc="examples below the mean loss are dropped at random, the rest weighed up",
+    source="Qin et al. 2024, arXiv 2303.04947",
+)(InfoBatch())

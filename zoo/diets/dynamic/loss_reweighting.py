@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from zoo.fields import Field, Fields, named
 from zoo.train.dynamic import DYNAMICS, Dynamic, Memory, Presented, Schedule
 
 __all__ = ["LossReweighting"]
@@ -21,12 +22,15 @@ class LossReweighting(Dynamic):
     ``reweight_start`` of the steps; r is ``reweight_temperature``.
     """
 
-    fields: ClassVar[dict[str, Any]] = {"reweight_temperature": 1.0, "reweight_start": 0.0}
+    fields: ClassVar[Fields] = named(
+        Field("reweight_temperature", "float", 1.0, "r of loss reweighting", above=0),
+        Field("reweight_start", "float", 0.0, "its start, as a share of the steps", low=0, high=1),
+    )
 
     def weigh(self, seen: Presented, schedule: Schedule, memory: Memory) -> tuple[Tensor, Memory]:
         """Return weights with mean 1."""
-        B = seen.losses.shape[1]
-        losses = seen.losses.double()
+        losses = seen.losses().double()
+        B = losses.shape[1]
         low, high = losses.amin(1, keepdim=True), losses.amax(1, keepdim=True)
         scaled = (2 * losses - high - low) / (high - low).clamp(min=1e-6)
         bounded = (scaled + 1).clamp(max=1.0)
@@ -36,4 +40,8 @@ class LossReweighting(Dynamic):
         return torch.where(on, weights, 1.0).float(), memory
 
 
-DYNAMICS.register("loss_reweighting")(LossReweighting())
+DYNAMICS.register(
+    "loss_reweighting",
+    doc="examples of low loss weigh less, and none weighs much more than others",
+    source="Sow et al. 2025, arXiv 2502.06733",
+)(LossReweighting())

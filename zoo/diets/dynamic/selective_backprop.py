@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from zoo.fields import Field, Fields, named
 from zoo.seeds import Stream, torch_uniform
 from zoo.train.dynamic import DYNAMICS, Dynamic, Memory, Presented, Schedule
 
@@ -22,18 +23,19 @@ class SelectiveBackprop(Dynamic):
     step (0: none), which takes the whole batch.
     """
 
-    fields: ClassVar[dict[str, Any]] = {
-        "backprop_share": 0.5,
-        "backprop_start": 0.5,
-        "backprop_end": 0.9,
-        "backprop_interrupt": 2,
-    }
+    fields: ClassVar[Fields] = named(
+        Field("backprop_share", "float", 0.5, "share of a batch learned from", above=0, high=1),
+        Field("backprop_start", "float", 0.5, "its start, as a share of the steps", low=0, high=1),
+        Field("backprop_end", "float", 0.9, "its end, as a share of the steps", low=0, high=1),
+        Field("backprop_interrupt", "int", 2, "every n-th step takes all; 0 = none", low=0),
+    )
 
     def weigh(self, seen: Presented, schedule: Schedule, memory: Memory) -> tuple[Tensor, Memory]:
         """Return weights 0 and B/⌊k·B⌋, or 1."""
-        B = seen.losses.shape[1]
+        losses = seen.losses()
+        B = losses.shape[1]
         share = self.option(schedule, "backprop_share")
-        rank = seen.losses.argsort(dim=1, stable=True).argsort(1)
+        rank = losses.argsort(dim=1, stable=True).argsort(1)
         logp = (1 / share - 1) * (rank / B).double().log()
         logp = torch.where(share < 1, logp, 0.0)
         drawn = torch_uniform(schedule.seed, Stream.DYNAMIC_DIET, seen.step, B).double()
@@ -52,4 +54,8 @@ class SelectiveBackprop(Dynamic):
         return inside & ((every == 0) | ((step + 1) % every.clamp(min=1) != 0))
 
 
-DYNAMICS.register("selective_backprop")(SelectiveBackprop())
+DYNAMICS.register(
+    "selective_backprop",
+    doc="backprop_share of each batch is drawn by the rank of its loss",
+    source="Jiang et al. 2019, arXiv 1910.00762",
+)(SelectiveBackprop())

@@ -20,6 +20,7 @@ SCORES.register("aum")(
         doc="minus the mean margin of the logits over the epochs",
         source="Pleiss et al. 2020, arXiv 2001.10528",
         compute=aum,
+        needs="labels",
         first_epoch=1.0,
     )
 )

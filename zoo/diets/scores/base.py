@@ -6,7 +6,7 @@ independently initialised and shuffled models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,19 +14,61 @@ from torch import Tensor
 
 from zoo.architectures import Network
 from zoo.architectures.op import Params
+from zoo.fields import Field, Fields, named
+from zoo.objectives import Objective
 from zoo.registry import Registry
+from zoo.spec.limits import MAX_EPOCHS, MAX_SCORE_SEEDS
 
-__all__ = ["FROM_MODELS", "KINDS", "SCORES", "Outputs", "Score", "ScoreRegistry", "Trajectory"]
+__all__ = [
+    "FROM_MODELS",
+    "KINDS",
+    "SCORES",
+    "SCORE_SEEDS",
+    "Outputs",
+    "Score",
+    "ScoreRegistry",
+    "Trajectory",
+]
 
 #: What a score is computed from.
 KINDS = ("nothing", "data", "file", "point", "features", "trajectory", "subsets")
 #: Kinds that need models, trained before the zoo is.
 FROM_MODELS = ("point", "features", "trajectory", "subsets")
 
-#: Fields that a diet of any score reads, with their defaults.
-_SIZE = {"keep": 0.5, "balance": "none", "budget": "steps"}
-_CHOICE = {**_SIZE, "select": "hardest"}
-_SCORED = {**_CHOICE, "score_epoch": 10.0, "score_seeds": 10, "scorer": "self"}
+SCORE_SEEDS = Field(
+    "score_seeds", "int", 10, "scoring models a score is the mean of", low=1, high=MAX_SCORE_SEEDS
+)
+#: Fields that a diet of any score reads.
+_SIZE = named(
+    Field("keep", "float", 0.5, "share of the training examples kept", above=0, high=1),
+    Field("balance", "str", "none", "class: every class keeps the same share"),
+    Field("budget", "str", "steps", "steps or epochs: what a diet leaves as it is"),
+)
+#: Of one that ranks them.
+_CHOICE = _SIZE | named(Field("select", "str", "hardest", "which examples of the ranking are kept"))
+#: Of one that trains models first.
+_SCORED = _CHOICE | named(
+    Field(
+        "score_epoch",
+        "float",
+        10.0,
+        "epoch of the scoring models that scores",
+        low=0,
+        high=MAX_EPOCHS,
+    ),
+    SCORE_SEEDS,
+    Field("scorer", "str", "self", "self, or fields that scoring models change: width=16"),
+)
+#: Of a file of scores.
+_FILE = named(
+    Field(
+        "score_sha256",
+        "str",
+        None,
+        "sha256 of a user's own scores; set when planning",
+        planned=True,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,17 +77,19 @@ class Outputs:
 
     Args:
         network: the architecture.
+        objective: what the models minimise.
         params: every tensor of the models, each ``[G, *shape]``.
         x: ``[G, B, T, C_in]`` the examples in the stacked form.
         logits: ``[G, B, C]`` float32.
-        labels: ``[B]`` or ``[G, B]`` int64, as trained on.
+        targets: ``[G, B]`` int64 labels as trained on, or ``[G, B, C]`` values.
     """
 
     network: Network
+    objective: Objective
     params: Params
     x: Tensor
     logits: Tensor
-    labels: Tensor
+    targets: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +111,8 @@ class Score:
 
     Args:
         kind: one of :data:`KINDS`, which says what ``compute`` takes and returns:
-            ``nothing``: not called; ``data``: arrays ``[N, D]``, ``[N]`` to ``[N]``;
+            ``nothing``: N to ``[N]``; ``data``: arrays ``[N, D]``, ``[N]``, and the score's own
+            fields by name, to ``[N]``;
             ``file``: the path to ``[N]``; ``point``: :class:`Outputs` to ``[G, B]``;
             ``features``: one model's last features ``[N, F]``, labels ``[N]``, C to ``[N]``;
             ``trajectory``: :class:`Trajectory` to ``[G, N]``;
@@ -75,34 +120,49 @@ class Score:
         doc: one line, with the unit.
         source: author, year, arXiv.
         compute: the function.
-        own: defaults of diet fields that differ from those of other scores.
+        own: further fields, and those of other scores with another default.
         first_epoch: the lowest score epoch that makes sense.
+        needs: of the objective; see :meth:`zoo.objectives.Objective.lack`.
+
+    Raises:
+        ValueError: a score from models with a field of its own: its table in the store is known by
+            name, epoch and seeds alone.
     """
 
     kind: str
     doc: str
     source: str
     compute: Callable[..., Any]
-    own: Mapping[str, Any] = field(default_factory=dict)
+    own: Fields = field(default_factory=dict)
     first_epoch: float = 0.0
+    needs: str = ""
+
+    def __post_init__(self) -> None:
+        if self.options and self.kind != "data":
+            msg = f"a score of kind {self.kind!r} cannot have fields of its own: {self.options}"
+            raise ValueError(msg)
 
     @property
-    def fields(self) -> dict[str, Any]:
-        """The run-spec fields that a diet of this score reads, with their defaults."""
+    def options(self) -> tuple[str, ...]:
+        """The fields that only this score reads, and that ``compute`` is given."""
+        return tuple(name for name in self.own if name not in {**_SCORED, **_FILE})
+
+    @property
+    def fields(self) -> Fields:
+        """The run-spec fields that a diet of this score reads."""
         if self.kind == "nothing":
             return {**_SIZE, **self.own}
+        if self.kind == "file":
+            return {**_CHOICE, **_FILE, **self.own}
         return {**(_SCORED if self.kind in FROM_MODELS else _CHOICE), **self.own}
 
 
 class ScoreRegistry(Registry[Any]):
     """The scores; besides its names it has every ``file:PATH``, a user's own."""
 
-    def __contains__(self, name: object) -> bool:
-        own = isinstance(name, str) and name.startswith("file:") and len(name) > len("file:")
-        return super().__contains__(name) or own
-
-    def __getitem__(self, name: str) -> Any:
-        return super().__getitem__("file:PATH" if name.startswith("file:") else name)
+    def key(self, name: str) -> str:
+        """Return ``"file:PATH"`` for every path."""
+        return "file:PATH" if name.startswith("file:") and len(name) > len("file:") else name
 
 
 SCORES = ScoreRegistry("score", field="score")

@@ -28,7 +28,7 @@ def error_norm(logits: Tensor, labels: Tensor) -> Tensor:
 
 def el2n(outputs: Outputs) -> Tensor:
     """Return :func:`error_norm` of each model and example, ``[G, B]``."""
-    return error_norm(outputs.logits, outputs.labels)
+    return error_norm(outputs.logits, outputs.targets)
 
 
 SCORES.register("el2n")(
@@ -37,5 +37,6 @@ SCORES.register("el2n")(
         doc="2-norm of softmax minus one-hot label; 0 to √2",
         source="Paul et al. 2021, arXiv 2107.07075",
         compute=el2n,
+        needs="probabilities",
     )
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from zoo.diets.scores.base import SCORES, Outputs, Score
@@ -12,7 +11,7 @@ __all__ = ["entropy"]
 
 def entropy(outputs: Outputs) -> Tensor:
     """Return −Σ_c p_c ln p_c, ``[G, B]`` nats; 0 to ln C."""
-    logs = torch.log_softmax(outputs.logits, -1)
+    logs = outputs.objective.log_probabilities(outputs.logits)
     return -(logs.exp() * logs).sum(-1)
 
 
@@ -22,5 +21,6 @@ SCORES.register("entropy")(
         doc="entropy of the prediction (nats)",
         source="Coleman et al. 2020, arXiv 1906.11829",
         compute=entropy,
+        needs="probabilities",
     )
 )

@@ -38,6 +38,7 @@ SCORES.register("forgetting")(
         doc="times that a right prediction turns wrong, epoch by epoch",
         source="Toneva et al. 2019, arXiv 1812.05159",
         compute=forgetting,
+        needs="labels",
         first_epoch=2.0,
     )
 )

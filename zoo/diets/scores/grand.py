@@ -16,7 +16,9 @@ __all__ = ["grand"]
 
 def grand(outputs: Outputs) -> Tensor:
     """Return ‖∇_w ℓ(x, y)‖₂ over all trained parameters in eval mode, ``[G, B]``."""
-    return gradient_norms(outputs.network, outputs.params, outputs.x, outputs.labels)
+    return gradient_norms(
+        outputs.network, outputs.objective, outputs.params, outputs.x, outputs.targets
+    )
 
 
 SCORES.register("grand")(

@@ -1,15 +1,15 @@
-"""GraNd of the last layer alone: EL2N · √(1 + ‖h‖²) with h the last layer's input.
+"""GraNd of the last layer alone: ‖∂ℓ/∂z‖ · √(1 + ‖h‖²) with h the last layer's input.
 
 It is what several public implementations call GraNd; here it has a name of its own.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from zoo.diets.gradients import last_features
 from zoo.diets.scores.base import SCORES, Outputs, Score
-from zoo.diets.scores.el2n import error_norm
 
 __all__ = ["grand_last"]
 
@@ -17,7 +17,9 @@ __all__ = ["grand_last"]
 def grand_last(outputs: Outputs) -> Tensor:
     """Return the norm of the gradient of the last layer's weight and bias, ``[G, B]``."""
     h = last_features(outputs.network, outputs.params, outputs.x)
-    return error_norm(outputs.logits, outputs.labels) * (1 + h.square().sum(-1)).sqrt()
+    slopes = outputs.objective.gradient(outputs.logits, outputs.targets)
+    norms: Tensor = torch.linalg.vector_norm(slopes, dim=-1)
+    return norms * (1 + h.square().sum(-1)).sqrt()
 
 
 SCORES.register("grand_last")(

@@ -1,8 +1,7 @@
-"""The example's cross-entropy."""
+"""The example's own loss."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from zoo.diets.scores.base import SCORES, Outputs, Score
@@ -11,11 +10,15 @@ __all__ = ["loss"]
 
 
 def loss(outputs: Outputs) -> Tensor:
-    """Return −ln softmax(z)_y, ``[G, B]`` nats."""
-    labels = outputs.labels.expand(outputs.logits.shape[:-1]).unsqueeze(-1)
-    return -torch.log_softmax(outputs.logits, -1).gather(-1, labels).squeeze(-1)
+    """Return the plain loss that the objective has, ``[G, B]``."""
+    return outputs.objective.losses(outputs.logits, outputs.targets)
 
 
 SCORES.register("loss")(
-    Score(kind="point", doc="cross-entropy (nats)", source="folklore", compute=loss)
+    Score(
+        kind="point",
+        doc="loss of the example, as the objective has it",
+        source="folklore",
+        compute=loss,
+    )
 )

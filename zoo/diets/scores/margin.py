@@ -28,7 +28,7 @@ def label_margin(values: Tensor, labels: Tensor) -> Tensor:
 
 def margin(outputs: Outputs) -> Tensor:
     """Return max_{c≠y} p_c − p_y, ``[G, B]``; −1 at certainty, 1 at its opposite."""
-    return -label_margin(torch.softmax(outputs.logits, -1), outputs.labels)
+    return -label_margin(torch.softmax(outputs.logits, -1), outputs.targets)
 
 
 SCORES.register("margin")(
@@ -37,5 +37,6 @@ SCORES.register("margin")(
         doc="largest other probability minus the label's; -1 to 1",
         source="Coleman et al. 2020, arXiv 1906.11829",
         compute=margin,
+        needs="probabilities",
     )
 )

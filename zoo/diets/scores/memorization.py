@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.diets.scores.base import SCORES, Score
+from zoo.diets.scores.base import SCORE_SEEDS, SCORES, Score
+from zoo.fields import named
 
 __all__ = ["SHARE", "memorization"]
 
@@ -39,7 +40,8 @@ SCORES.register("memorization")(
         doc="accuracy with the example in the training set minus accuracy without it; -1 to 1",
         source="Feldman and Zhang 2020, arXiv 2008.03703",
         compute=memorization,
-        own={"score_seeds": 40},
+        needs="labels",
+        own=named(SCORE_SEEDS.at(40)),
         first_epoch=1.0,
     )
 )

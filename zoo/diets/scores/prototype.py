@@ -77,5 +77,6 @@ SCORES.register("prototype")(
         doc="distance of the last features to the nearest of C centres",
         source="Sorscher et al. 2022, arXiv 2206.14486",
         compute=prototype,
+        needs="labels",
     )
 )

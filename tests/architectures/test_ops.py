@@ -1,0 +1,177 @@
+"""Every op's own fast passes against the default ones, which follow from its forward pass alone."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+import zoo.architectures
+from zoo.architectures import ACTIVATIONS, NORMS
+from zoo.architectures.activations import Activation
+from zoo.architectures.conv import Conv
+from zoo.architectures.default import pullback
+from zoo.architectures.dropout import Dropout
+from zoo.architectures.fused import NormActivation
+from zoo.architectures.linear import Linear
+from zoo.architectures.op import Mode, Op, Shape
+from zoo.architectures.pool import GlobalAveragePool
+from zoo.architectures.rule import GenericRule
+from zoo.architectures.tangent import rule_for
+from zoo.architectures.weights import WEIGHT_TRANSFORMS, transformed
+
+G, B = 3, 4
+VECTOR, SIGNAL, IMAGE = Shape((), 6), Shape((7,), 6), Shape((5, 4), 6)
+OPTIONS = {"norm_groups": 2, "virtual_batch": 2}
+
+#: Name -> (the op, shapes of its inputs).
+CASES = {
+    "linear": (Linear("op", 6, 5), (VECTOR,)),
+    "conv of a signal": (Conv("op", SIGNAL, 4, 1), (SIGNAL,)),
+    "conv": (Conv("op", IMAGE, 4, 1), (IMAGE,)),
+    "conv by two": (Conv("op", IMAGE, 4, 2), (IMAGE,)),
+    "mean over positions": (GlobalAveragePool("op", IMAGE), (IMAGE,)),
+    "dropout": (Dropout("op", IMAGE, 1), (IMAGE,)),
+}
+CASES |= {f"{name} of f": (Activation("op", IMAGE, name), (IMAGE,)) for name in ACTIVATIONS}
+CASES |= {
+    f"{name} norm of {kind}": (NORMS[name]("op", shape, OPTIONS), (shape,))
+    for name in NORMS
+    for kind, shape in {"vectors": VECTOR, "images": IMAGE}.items()
+    if NORMS[name]("op", shape, OPTIONS).problem() is None
+}
+CASES |= {
+    f"{name} weights": (transformed(Conv("op", IMAGE, 4, 1), name), (IMAGE,))
+    for name in WEIGHT_TRANSFORMS
+}
+#: It is run where there is a GPU, and held there to the two ops that it stands for.
+ELSEWHERE = {NormActivation}
+
+
+def kinds_of_op():
+    """Every op that a network can have."""
+    for module in pkgutil.walk_packages(zoo.architectures.__path__, "zoo.architectures."):
+        importlib.import_module(module.name)
+    todo, found = [Op], set()
+    while todo:
+        kind = todo.pop()
+        todo += kind.__subclasses__()
+        if not inspect.isabstract(kind) and kind.__module__.startswith("zoo."):
+            found.add(kind)
+    return found
+
+
+def test_every_op_has_a_case():
+    assert kinds_of_op() - ELSEWHERE == {type(op) for op, _ in CASES.values()}
+
+
+def setting(name, *, training):
+    """An op with parameters, inputs, an output gradient and directions for all of them."""
+    op, shapes = CASES[name]
+    gen = torch.Generator().manual_seed(len(name))
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=gen, dtype=torch.float64)
+
+    p = {op.key(param.suffix): draw(G, *param.shape) for param in op.params()}
+    for key in p:
+        if key.endswith("running_var"):
+            p[key] = p[key].square() + 0.5
+    xs = tuple(draw(G, B, shape.positions, shape.channels) for shape in shapes)
+    mode = Mode(
+        training=training,
+        dtype=torch.float64,
+        dropout_rate=torch.tensor([0.1, 0.5, 0.0], dtype=torch.float64),
+        dropout_seed=torch.arange(G),
+        step=torch.arange(G),
+    )
+    out = op.out_shape()
+    return op, p, xs, draw(G, B, out.positions, out.channels), mode, draw
+
+
+def default_pullback(op, p, xs, mode):
+    def forward(own, xs, mode):
+        return op.value({**p, **own}, xs, mode)
+
+    return pullback(forward, op.trained(p), xs, mode, (True,) * len(xs))
+
+
+def assert_equal(found, wanted):
+    assert set(found) == set(wanted)
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-9, msg=key)
+
+
+@pytest.mark.parametrize("conv", ["im2col", "grouped"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_outputs_and_gradients(name, training, conv):
+    op, p, xs, dy, mode, _ = setting(name, training=training)
+    mode = replace(mode, conv=conv)
+    other = replace(mode, new_buffers={})
+    y, back = default_pullback(op, p, xs, other)
+    wanted, grads = back(dy)
+    found, saved = op.run(p, xs, mode, (True,) * len(xs))
+    torch.testing.assert_close(found, y, rtol=1e-12, atol=1e-12)
+    assert found.shape == dy.shape
+    dxs, own = op.pull(p, saved, dy, mode, (True,) * len(xs))
+    assert_equal(own, grads)
+    assert_equal(dict(enumerate(dxs)), dict(enumerate(wanted)))
+    assert_equal(mode.new_buffers, other.new_buffers)
+    alone = op.pull_inputs(p, saved, dy, mode, (True,) * len(xs))
+    assert_equal(dict(enumerate(alone)), dict(enumerate(wanted)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tangents_and_second_derivatives(name):
+    op, p, xs, dy, mode, draw = setting(name, training=False)
+    v = {key: draw(*value.shape) for key, value in op.trained(p).items()}
+    dd = draw(*dy.shape)
+    for moves in (True, False):
+        needs = (moves,) * len(xs)
+        dxs = tuple(draw(*x.shape) if moves else None for x in xs)
+        fast, slow = rule_for(op, p, xs, mode), GenericRule(op, p, xs, mode)
+        for rule in (fast, slow):
+            rule.prepare(dy)
+        along = {"tangent": fast.push(v, dxs)}, {"tangent": slow.push(v, dxs)}
+        if along[1]["tangent"] is None:
+            assert along[0]["tangent"] is None
+            continue
+        assert_equal(*along)
+        (found, own), (wanted, grads) = fast.pull(v, dd, needs), slow.pull(v, dd, needs)
+        assert_equal(own, grads)
+        if not moves:  # a rule may return what is not wanted
+            continue
+        assert_equal(dict(enumerate(found)), dict(enumerate(wanted)))
+
+        # the slow rule differentiates the op's own backward pass; this one knows the forward alone
+        def gradients(q, xs, d, op=op, p=p, mode=mode):
+            return default_pullback(op, {**p, **q}, xs, mode)[1](d)
+
+        own_p = op.trained(p)
+        _, (second, moved) = torch.func.jvp(gradients, (own_p, xs, dy), (v, dxs, dd))
+        assert_equal(grads, moved)
+        assert_equal(dict(enumerate(wanted)), dict(enumerate(second)))
+
+
+@pytest.mark.parametrize("conv", ["im2col", "grouped"])
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name][0].params()])
+def test_gradients_of_single_examples(name, conv):
+    op, p, xs, dy, mode, _ = setting(name, training=False)
+    mode = replace(mode, conv=conv)
+    _, saved = op.run(p, xs, mode, (True,) * len(xs))
+    fast = op.example_gradients(p, xs, saved, dy, mode)
+    slow = op.written_gradients(p, xs, dy, mode)
+    # norms are added up in float32, whatever comes in
+    for found, wanted in ((fast.square_norms(), slow.square_norms()), (fast.gram(), slow.gram())):
+        torch.testing.assert_close(found.double(), wanted.double(), rtol=1e-5, atol=1e-6)
+    total = {key: grad.sum(1) for key, grad in slow.gradients.items()}
+    assert_equal(total, op.pull(p, saved, dy, mode, (True,) * len(xs))[1])
+    for n in range(B):  # an example by itself
+        one = tuple(x[:, n : n + 1] for x in xs)
+        _, grads = default_pullback(op, p, one, mode)[1](dy[:, n : n + 1])
+        assert_equal({key: grad[:, n] for key, grad in slow.gradients.items()}, grads)

@@ -1,0 +1,16 @@
+"""The objectives, one file each; importing this registers them."""
+
+from zoo.objectives import bce, brier, cross_entropy, mse
+from zoo.objectives.base import OBJECTIVES, TARGETS, Objective, Settings, as_outputs
+
+__all__ = [
+    "OBJECTIVES",
+    "TARGETS",
+    "Objective",
+    "Settings",
+    "as_outputs",
+    "bce",
+    "brier",
+    "cross_entropy",
+    "mse",
+]
