@@ -16,11 +16,11 @@ from typing import NamedTuple
 #: From the ground to the roof; a room imports only what stands before it. The front door (what
 #: ``import zoo`` gives, as ``__init__``) stands above what it opens, and below the command line.
 ROOMS = (
-    "version", "filling", "errors", "fields", "registry", "seeds", "paths", "arithmetic",
+    "version", "filling", "errors", "fields", "registry", "seeds", "paths", "plugins", "arithmetic",
     "provenance", "arrays", "spec", "data", "kernels", "objectives", "architectures", "optim",
     "train", "diets",
-    "landscape", "store", "phases", "dataset", "stages", "launch", "report", "composition",
-    "__init__", "cli", "__main__",
+    "landscape", "store", "phases", "plugin", "dataset", "stages", "launch", "report",
+    "composition", "__init__", "cli", "__main__",
 )  # fmt: skip
 
 _MODULE = re.compile(r"\bzoo(?:\.[A-Za-z_]\w*)+")

@@ -16,6 +16,7 @@ from zoo.version import __version__
 if TYPE_CHECKING:
     from zoo.dataset import Zoo, open  # noqa: A004
     from zoo.launch.local import run
+    from zoo.plugins import load_plugin
     from zoo.spec import RecordSpec, RunSpec, Sweep, load_sweep
     from zoo.train.planner import plan
 
@@ -24,6 +25,7 @@ _WHERE = {
     "RunSpec": "zoo.spec",
     "Sweep": "zoo.spec",
     "Zoo": "zoo.dataset",
+    "load_plugin": "zoo.plugins",
     "load_sweep": "zoo.spec",
     "open": "zoo.dataset",
     "plan": "zoo.train.planner",
@@ -32,7 +34,7 @@ _WHERE = {
 #: Packages and modules that need no import of their own.
 _ROOMS = (
     "architectures", "data", "dataset", "diets", "errors", "landscape", "launch", "objectives",
-    "optim", "phases", "report", "seeds", "spec", "stages", "store", "train",
+    "optim", "phases", "plugin", "report", "seeds", "spec", "stages", "store", "train",
 )  # fmt: skip
 __all__ = [
     "RecordSpec",
@@ -40,6 +42,7 @@ __all__ = [
     "Sweep",
     "Zoo",
     "__version__",
+    "load_plugin",
     "load_sweep",
     "open",
     "plan",
@@ -49,6 +52,9 @@ __all__ = [
 
 def _fill_registries() -> None:
     import zoo.composition  # noqa: F401
+    from zoo.plugins import load_installed
+
+    load_installed()
 
 
 FILLERS.append(_fill_registries)

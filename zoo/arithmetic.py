@@ -97,6 +97,12 @@ def _reduced(kind: str) -> Setting:
     return Setting(f"cuBLASModule.{name}", read, lambda new: write(*new), (True, True))
 
 
+def _attention(kind: str) -> Setting:
+    """Return whether a fused kernel of attention may be taken; on CPUs, flash is one."""
+    read: Any = getattr(torch.backends.cuda, f"{kind}_sdp_enabled")
+    return Setting(f"{kind}_sdp", read, getattr(torch._C, f"_set_sdp_use_{kind}"), value=False)
+
+
 def _threads(new: int) -> None:
     torch.set_num_threads(new)
 
@@ -137,6 +143,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     # The order in which three factors are contracted must not hang on an installed package.
     _flag(torch.backends.opt_einsum, "enabled", value=False),
+    # attention as plain products: fused kernels can be stacked over models by a loop alone, have
+    # no forward-mode derivatives, and differ from one processor to the next
+    _attention("flash"),
+    _attention("mem_efficient"),
+    _attention("cudnn"),
     _flag(torch.backends.cudnn, "enabled", value=True),
     _flag(torch.backends.cudnn, "benchmark", value=False),
     _flag(torch.backends.cudnn, "deterministic", value=True),

@@ -14,6 +14,7 @@ __all__ = [
     "DataError",
     "MissingDataError",
     "NameTakenError",
+    "PluginMissingError",
     "Problem",
     "QueryError",
     "RegistryError",
@@ -66,6 +67,10 @@ class QueryError(ZooError, ValueError):
 
 class RegistryError(ZooError, ValueError):
     """An entry that cannot be registered: its name is taken, or a field is declared otherwise."""
+
+
+class PluginMissingError(ZooError, LookupError):
+    """A run uses entries of a plug-in that is not loaded, or is loaded with other content."""
 
 
 class SchedulerError(ZooError, RuntimeError):

@@ -10,26 +10,46 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from zoo.errors import RegistryError, UnknownNameError, did_you_mean, listed
-from zoo.fields import Field, Fields
+from zoo.fields import Field, Fields, named
 from zoo.filling import FILLERS
 
 __all__ = [
-    "About", "Registry", "declare", "reserve", "revision", "vocabularies", "vocabulary",
+    "PLUGIN_FIELD",
+    "About",
+    "Registry",
+    "brought_by",
+    "declare",
+    "loading",
+    "reserve",
+    "revision",
+    "take_out",
+    "vocabularies",
+    "vocabulary",
 ]  # fmt: skip
 
 T = TypeVar("T")
 
 _VOCABULARIES: dict[str, Registry[Any]] = {}
+_ALL: list[Registry[Any]] = []
 #: Fields that every run has -> their declaration.
 _COMMON: dict[str, Field] = {}
 #: Names that no field may have -> what has them.
 _RESERVED: dict[str, str] = {}
 #: How often any entry came or went: what follows from the entries is made anew when it changes.
 _CHANGES = [0]
+#: Content hashes of the plug-ins that are being loaded, the innermost last.
+_LOADING: list[str] = []
+
+#: What runs read whose entries come from plug-ins: an entry's name says nothing of its content.
+PLUGIN_FIELD = Field(
+    "plugin_sha256", "str", None, "content of the plug-ins that a run uses; set when planning",
+    per="cohort", planned=True,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +61,14 @@ class About:
         source: where it was published: author, year, arXiv; empty where there is nothing to cite.
         fields: the fields that it reads, and that runs without it lack.
         fixes: fields that it decides itself (the activation of a norm that has its own).
+        plugin: sha256 of the plug-in that brings it; empty for an entry of phasezoo's own.
     """
 
     doc: str = ""
     source: str = ""
     fields: Fields = field(default_factory=dict)
     fixes: Mapping[str, Any] = field(default_factory=dict)
+    plugin: str = ""
 
 
 class Registry(Generic[T]):
@@ -64,6 +86,8 @@ class Registry(Generic[T]):
         self.builds = builds
         self._entries: dict[str, T] = {}
         self._abouts: dict[str, About] = {}
+        self._field = field
+        _ALL.append(self)
         if field is not None:
             _VOCABULARIES[field] = self
             _CHANGES[0] += 1
@@ -88,11 +112,14 @@ class Registry(Generic[T]):
             if name in self._entries:
                 msg = f"{self.kind} {name!r} is registered twice"
                 raise RegistryError(msg)
+            plugin = _LOADING[-1] if _LOADING else ""
+            marked = named(PLUGIN_FIELD) if plugin and self._field is not None else {}
             about = About(
                 doc=doc or str(getattr(entry, "doc", "")) or _first_sentence(entry),
                 source=source or str(getattr(entry, "citation", getattr(entry, "source", ""))),
-                fields=dict(getattr(entry, "fields", {})),
+                fields={**getattr(entry, "fields", {}), **marked},
                 fixes=dict(getattr(entry, "fixes", {})),
+                plugin=plugin,
             )
             _check_fields(f"{self.kind} {name!r}", about.fields, shared=self.builds)
             self._entries[name] = entry
@@ -157,6 +184,35 @@ def declare(fields: Fields) -> None:
             raise RegistryError(msg)
         _COMMON[name] = declared
     _CHANGES[0] += 1
+
+
+@contextmanager
+def brought_by(sha256: str) -> Iterator[None]:
+    """Mark every entry that is registered inside as one of a plug-in, or take them all out again.
+
+    Args:
+        sha256: of the plug-in's content.
+    """
+    _LOADING.append(sha256)
+    try:
+        yield
+    except BaseException:
+        take_out(sha256)
+        raise
+    finally:
+        _LOADING.pop()
+
+
+def loading() -> bool:
+    """Return whether a plug-in is being loaded."""
+    return bool(_LOADING)
+
+
+def take_out(sha256: str) -> None:
+    """Remove every entry that the plug-in with this content brought."""
+    for registry in _ALL:
+        for name in [n for n, about in registry._abouts.items() if about.plugin == sha256]:
+            registry.remove(name)
 
 
 def reserve(whose: str, names: Iterable[str]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from zoo.architectures.activations import Activation
 from zoo.architectures.dropout import Dropout
@@ -14,6 +15,7 @@ from zoo.errors import Problem, SpecError
 from zoo.fields import Field, Fields
 from zoo.registry import Registry
 from zoo.spec.limits import MAX_DEPTH
+from zoo.spec.plugged import check_plugins
 from zoo.spec.run import RunSpec
 
 __all__ = ["ARCHITECTURES", "DEPTH", "Family", "after_weights", "build"]
@@ -32,10 +34,12 @@ class Family:
     Args:
         build: makes the network from (run, example_shape, classes).
         fields: conditional run-spec fields that it reads.
+        fixes: fields of every run that it does not read, at the value that means so.
     """
 
     build: Callable[[RunSpec, tuple[int, ...], int], Network]
     fields: Fields
+    fixes: Mapping[str, Any] = field(default_factory=dict)
 
 
 ARCHITECTURES: Registry[Family] = Registry("architecture", field="architecture", builds=True)
@@ -69,5 +73,7 @@ def build(run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Network
 
     Raises:
         SpecError: the architecture does not fit the data, or a norm its place.
+        PluginMissingError: the run uses a plug-in that is not loaded, or has changed.
     """
+    check_plugins(run)
     return ARCHITECTURES[run.architecture].build(run, example_shape, classes)

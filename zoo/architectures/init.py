@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.architectures.layout import Layout, Segment
+from zoo.architectures.network import Network
 from zoo.arithmetic import pinned
 from zoo.registry import Registry
 from zoo.seeds import Stream, normal, uniform
+from zoo.spec.run import RunSpec
 
-__all__ = ["FIXED_SPREAD", "INITS", "initial_row"]
+__all__ = ["FIXED_SPREAD", "INITS", "initial_row", "initial_row_of"]
 
 #: Returns the values of one kernel from (segment, seed, index of the segment's random stream).
 Scheme = Callable[[Segment, int, int], NDArray[np.float64]]
@@ -115,4 +117,23 @@ def initial_row(layout: Layout, *, init: str, scale: float, seed: int) -> NDArra
             part[:] = default(segment, seed, index)
         elif segment.role == "norm_weight" or segment.name.endswith("running_var"):
             part[:] = 1
+    return row
+
+
+def initial_row_of(network: Network, run: RunSpec) -> NDArray[np.float32]:
+    """Return the row ``[P]`` that a run begins with.
+
+    Tensors of an op that brings values of its own begin with those, and kernels under another
+    scheme than ``"default"`` with what the scheme draws; ``init_scale`` multiplies kernels.
+    """
+    seed, layout = int(run.init_seed or 0), network.layout
+    row = initial_row(layout, init=run.init, scale=run.init_scale, seed=seed)
+    for op in network.ops:
+        for suffix, values in op.initial(seed).items():
+            segment = layout[op.key(suffix)]
+            kernel = segment.role == "kernel"
+            if kernel and run.init != "default":
+                continue
+            scale = run.init_scale if kernel else 1.0
+            row[segment.offset : segment.stop] = (values * np.float32(scale)).reshape(-1)
     return row

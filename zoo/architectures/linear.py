@@ -18,6 +18,8 @@ __all__ = ["Linear"]
 class Linear(Unary):
     """y = x Wᵀ + b with W ``[out, in]`` and b ``[out]``, as :class:`torch.nn.Linear`."""
 
+    reads_features = True
+
     def __init__(self, path: str, inputs: int, outputs: int) -> None:
         super().__init__(path)
         self.inputs = inputs

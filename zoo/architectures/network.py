@@ -20,7 +20,9 @@ from zoo.architectures.plain import plain_module
 from zoo.arithmetic import pinned
 from zoo.kernels.language import on_device
 
-__all__ = ["FORMS", "Network", "Saved", "row_to_state_dict", "state_dict_to_row"]
+__all__ = [
+    "FORMS", "Network", "Saved", "load_row", "row_to_state_dict", "state_dict_to_row",
+]  # fmt: skip
 
 #: How examples ``[N, *example_shape]`` are read: as one vector ``[N, 1, D]``, as channels at
 #: positions ``[N, T, C]``, as tokens at positions ``[N, T, 1]``, or as they are.
@@ -77,6 +79,11 @@ class Network:
         return self.graph.nodes[-1].op
 
     @property
+    def bits_vary(self) -> bool:
+        """Whether a model's bits hang on how many run together; see :class:`Op`."""
+        return any(op.bits_vary for op in self.ops)
+
+    @property
     def outputs(self) -> int:
         """C: channels of the output."""
         return self.head.out_shape().channels
@@ -94,6 +101,12 @@ class Network:
         if self.form == "positions":
             return x.flatten(2).mT.contiguous()
         return x.unsqueeze(-1) if self.form == "tokens" else x
+
+    def examples(self, x: Tensor) -> Tensor:
+        """Return examples in the stacked form as the plain module takes them."""
+        if self.form == "positions":
+            return x.mT.reshape(x.shape[0], *self.example_shape)
+        return x if self.form == "as it is" else x.reshape(x.shape[0], *self.example_shape)
 
     def views(self, slab: Tensor) -> dict[str, Tensor]:
         """Return every tensor of ``slab [G, P]`` as a view ``[G, *shape]``."""
@@ -264,3 +277,33 @@ def state_dict_to_row(layout: Layout, state: dict[str, Tensor]) -> NDArray[np.fl
     for s in layout.segments:
         row[s.offset : s.stop] = state[s.name].detach().cpu().numpy().reshape(-1)
     return row
+
+
+@pinned()
+def load_row(
+    module: nn.Module, layout: Layout, row: NDArray[np.float32], *, batches: int = 0
+) -> None:
+    """Put a slab row ``[P]`` into a plain module.
+
+    What a row does not hold stays: constants, counts of batches, further names of tied tensors.
+
+    Args:
+        module: the plain module.
+        layout: the row's layout.
+        row: ``[P]`` float32.
+        batches: the step, for torch's ``num_batches_tracked``.
+
+    Raises:
+        RuntimeError: the module lacks a tensor of the layout, or has further ones.
+    """
+    state = row_to_state_dict(layout, row, batches=batches)
+    saved = module.state_dict(keep_vars=True)
+    held = {id(saved[name]) for name in state if name in saved}
+    kept = {n: t for n, t in saved.items() if id(t) in held or not t.is_floating_point()}
+    known = {name: value for name, value in state.items() if name in saved}
+    tied = {n: state[m] for n, t in kept.items() for m in state if m in saved and saved[m] is t}
+    lost = [s.name for s in layout.segments if s.name not in saved]
+    if lost:
+        msg = f"the module has no tensor {lost[0]!r}"
+        raise RuntimeError(msg)
+    module.load_state_dict({**{n: t.detach() for n, t in kept.items()}, **tied, **known})

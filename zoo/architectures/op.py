@@ -13,9 +13,13 @@ units (:meth:`Op.units`). The other passes follow from the first by ``torch.func
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zoo.architectures.default import Pullback, pullback
@@ -63,6 +67,11 @@ class Op(ABC):
 
     #: Whether the plain module takes channels last, ``[B, T, C]``, unlike ``[B, C, ...]``.
     channels_last = False
+    #: Whether a model's bits hang on how many run together, as those of code that is not ours may:
+    #: groups of such networks are all of one size.
+    bits_vary = False
+    #: Whether what it reads are features that its weight turns into logits, as a last linear layer.
+    reads_features = False
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -174,6 +183,20 @@ class Op(ABC):
         d = dy.reshape(G * N, 1, *dy.shape[2:])
         _, grads = self.pull(many, kept, d, apart, nothing)
         return Written({k: grad.reshape(G, N, *grad.shape[1:]) for k, grad in grads.items()})
+
+    def fresh_statistics(self, p: Params, xs: Values) -> dict[str, Tensor]:
+        """Return running statistics anew, from inputs ``[G, B, T, C]`` that reach the op."""
+        if not any(param.suffix == "running_var" for param in self.params()):
+            return {}
+        reaches = xs[0].float()
+        return {
+            self.key("running_mean"): reaches.mean((1, 2)),
+            self.key("running_var"): torch.var(reaches, (1, 2)),
+        }
+
+    def initial(self, seed: int) -> Mapping[str, NDArray[np.float32]]:
+        """Return by suffix the values that tensors begin with, of those that have their own."""
+        return {}
 
     @abstractmethod
     def module(self) -> nn.Module:

@@ -18,12 +18,16 @@ __all__ = ["chunk_size", "example_gradients"]
 #: Values of all patches of a model and chunk that stay in a core's cache, roughly.
 _CACHE_VALUES = 1 << 18
 
+#: Values of a model's gradients of single examples, where they are written out.
+_WRITTEN_VALUES = 1 << 21
 #: Patches serve three times: for the output, for the gradients, and for the gradient of the input.
 _MODE = Mode(training=False, conv="im2col")
 
 
 def chunk_size(network: Network, most: int) -> int:
     """Return how many examples :func:`example_gradients` had best be given at once."""
+    if network.bits_vary:  # whose gradients are written out
+        return max(1, min(most, _WRITTEN_VALUES // max(network.layout.params, 1)))
     patches = sum(op.out_shape().positions * op.fan_in for op in network.ops_of(Conv))
     return most if not patches else min(most, max(8, _CACHE_VALUES // patches))
 

@@ -65,6 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     units.add_argument("--classes", type=int, metavar="C", help="classes, to see collapsed cells")
     units.add_argument("--csv", action="store_true", help="print CSV: the inputs and the labels")
+    parser.add_argument(
+        "--rule", default="taxonomy", metavar="NAME",
+        help="with STORE: the rule (default taxonomy; `zoo list rule` names all)",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="show the labels, write nothing")
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
 
@@ -117,16 +121,37 @@ def _limits(args: argparse.Namespace, setting: str, *, logits: bool = False) -> 
     return base.but(values, hard) if values or hard else base
 
 
+def _check_rule(args: argparse.Namespace) -> None:
+    """Refuse an unknown rule, and thresholds for one that has none.
+
+    Raises:
+        SpecError: that is so.
+    """
+    from zoo.errors import Problem, SpecError, unknown_name
+    from zoo.phases import RULES, TAXONOMY
+    from zoo.registry import vocabularies
+
+    vocabularies()  # those of installed packages
+    if args.rule not in RULES:
+        problem = unknown_name("--rule", args.rule, "unknown phase rule", RULES.names())
+        raise SpecError([problem], "zoo label")
+    if args.rule != TAXONOMY and (args.threshold or args.hard or args.setting):
+        message = f"the rule {args.rule!r} has no thresholds"
+        fix = "leave out --threshold, --hard and --setting"
+        raise SpecError([Problem("--rule", args.rule, message, fix=fix)], "zoo label")
+
+
 def _label_store(args: argparse.Namespace) -> int:
     from zoo.phases import label_store
     from zoo.phases.publish import labels_of_store
 
     limits = _limits(args, "zoo")
+    _check_rule(args)
     if args.dry_run:
-        source, labels = labels_of_store(args.store, limits, draws=args.draws)
+        source, labels = labels_of_store(args.store, limits, draws=args.draws, rule=args.rule)
         table = None
     else:
-        published = label_store(args.store, limits, draws=args.draws)
+        published = label_store(args.store, limits, draws=args.draws, rule=args.rule)
         source, labels, table = published.source, published.labels, published.table
     if args.json:
         facts = {"store": args.store, "table": table, "axes": dict(source.axes)}
@@ -173,7 +198,8 @@ def _label_file(args: argparse.Namespace) -> int:
 
 def _facts(labels: Labels) -> dict[str, Any]:
     return {
-        "thresholds": labels.limits.to_json(),
+        "rule": labels.rule,
+        **({"thresholds": labels.limits.to_json()} if labels.rule == "taxonomy" else {}),
         "confidence_from": labels.confidence_from,
         "counts": labels.counts(),
     }
@@ -226,6 +252,9 @@ def _print_labels(labels: Labels, axes: Any, rest: list[str]) -> None:
     unknown = int(np.isnan(near).sum())
     told = f"; {unknown} with an unknown margin" if unknown else ""
     print(f"\ncells: {counts}; {int((near == 1).sum())} on a boundary (marked ~){told}")
+    if labels.rule != "taxonomy":
+        print(f"rule: {labels.rule}; confidence from {labels.confidence_from}")
+        return
     limits = labels.limits
     print(f"published grid: {PUBLISHED}")
     agree = ", ".join(f"{percent:g} % by {name!r}" for name, percent in AGREEMENT.items())

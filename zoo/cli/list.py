@@ -71,6 +71,7 @@ def _kinds() -> dict[str, _Kind]:
     """Return every kind: the fields, each vocabulary of a field, and what verbs name."""
     from zoo.dataset.exports import EXPORTS
     from zoo.dataset.torch_dataset import FORMS
+    from zoo.phases.rules import RULES
     from zoo.phases.thresholds import SETTINGS
     from zoo.registry import vocabulary
     from zoo.spec import field_infos
@@ -86,6 +87,7 @@ def _kinds() -> dict[str, _Kind]:
         "method": _Kind("sampling methods of [sample]", _entries_of(SAMPLERS)),
         "metric": _Kind("landscape metrics of `zoo landscape --metrics`", _metrics),
         "setting": _Kind("sets of thresholds of `zoo label --setting`", _entries_of(SETTINGS)),
+        "rule": _Kind("rules of `zoo label --rule`", _entries_of(RULES)),
         "format": _Kind("formats of `zoo export --format`", _entries_of(EXPORTS)),
         "form": _Kind("forms of a torch data set", _entries_of(FORMS)),
     }

@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = build_parser()
         args = parser.parse_args(words)
         args.root = parser  # for verbs about verbs: completion, submit --then
+        if args.plugin:
+            _load_plugins(args.plugin)
         code: int = args.verb(args)
         sys.stdout.flush()
     except UsageError as error:
@@ -58,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("zoo: stopped; the same command resumes", file=sys.stderr)
         return INCOMPLETE
     return code
+
+
+def _load_plugins(paths: Sequence[str]) -> None:
+    from zoo.plugins import load_plugins
+
+    load_plugins(paths)
 
 
 def _report_disk(error: OSError, *, json: bool) -> int:

@@ -100,6 +100,12 @@ def build_parser() -> arguments.RootParser:
     for room in (submit, failures, doctor):
         room.add_verbs(verbs, _verb, _json)
     _add_about(verbs)
+    for one in verbs.choices.values():
+        one.add_argument(
+            "--plugin", metavar="FILE", action="append", default=[],
+            help="a Python file with entries of your own: networks, losses, norms, data, metrics "
+            "(docs/extend.md); repeatable",
+        )  # fmt: skip
     return parser
 
 

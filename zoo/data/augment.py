@@ -17,9 +17,9 @@ from zoo.fields import Field, Fields, named
 from zoo.registry import Registry
 from zoo.seeds import Stream, torch_bits, torch_normal, torch_uniform
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "Flip", "NoAugmentation", "Noise", "Shift"]
+__all__ = ["AUGMENTATIONS", "STRENGTH", "Augmentation", "Flip", "NoAugmentation", "Noise", "Shift"]
 
-_STRENGTH = Field("augment_strength", "float", 1.0, "strength, in the augmentation's unit", low=0)
+STRENGTH = Field("augment_strength", "float", 1.0, "strength, in the augmentation's unit", low=0)
 
 
 class Augmentation(ABC):
@@ -100,7 +100,7 @@ class Shift(Augmentation):
     div 2³² − s.
     """
 
-    fields: ClassVar[Fields] = named(_STRENGTH.at(1.0))
+    fields: ClassVar[Fields] = named(STRENGTH.at(1.0))
 
     @staticmethod
     def apply(x: Tensor, seed: Tensor, step: Tensor, strength: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def _moved(x: Tensor, moves: Tensor, dim: int) -> Tensor:
 class Noise(Augmentation):
     """Gaussian noise with standard deviation ``strength`` on every value."""
 
-    fields: ClassVar[Fields] = named(_STRENGTH.at(0.1))
+    fields: ClassVar[Fields] = named(STRENGTH.at(0.1))
 
     @staticmethod
     def apply(x: Tensor, seed: Tensor, step: Tensor, strength: Tensor) -> Tensor:

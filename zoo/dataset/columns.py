@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from zoo.dataset.source import CohortSource
 from zoo.errors import QueryError
+from zoo.fields import Field
 from zoo.spec.origin import ORIGIN_COLUMNS, origin_columns
 from zoo.spec.run import field_infos
 from zoo.spec.unknown_column import unknown_column_text
@@ -115,6 +116,7 @@ def _absent(sources: Iterable[CohortSource], name: str, shape: tuple[int, ...]) 
 
 def catalogue(
     axes: Mapping[str, str],
+    fields: Mapping[str, Field],
     recorded: Mapping[str, ColumnInfo],
     derived: Mapping[str, ColumnInfo],
 ) -> dict[str, ColumnInfo]:
@@ -122,12 +124,13 @@ def catalogue(
 
     Args:
         axes: ``{"load": field, "temperature": field}`` of the sweep, may be empty.
+        fields: those that a run has.
         recorded: what is recorded at every checkpoint.
         derived: what stages added.
     """
     run = {**_IDENTITY, **ORIGIN_COLUMNS}
     run |= {axis: f"the {axis} axis: {axes[axis]}" for axis in AXES if axis in axes}
-    run |= {info.name: info.doc for info in field_infos().values()}
+    run |= {info.name: info.doc for info in fields.values()}
     run |= _OUTCOME
     columns = [ColumnInfo(name, "run", doc) for name, doc in run.items()]
     columns += [ColumnInfo(name, "checkpoint", doc) for name, doc in _CHECKPOINT.items()]
@@ -220,6 +223,7 @@ class CohortColumns(Mapping[str, NDArray[Any]]):
         self._others = tuple(others)
         self.recorded: NDArray[np.bool_] = np.array(source.recorded, dtype=np.bool_)
         self._axes = axes
+        self._fields = frozenset(f for s in (source, *others) for f in s.cohort.fields)
         self._names = tuple(names)
         self._cache: dict[str, NDArray[Any]] = {}
 
@@ -248,7 +252,7 @@ class CohortColumns(Mapping[str, NDArray[Any]]):
             return np.asarray(self.source.metric(name))
         if name in ORIGIN_COLUMNS:
             return origin_columns(cohort.origins)[name]
-        if name in field_infos():
+        if name in field_infos() or name in self._fields:
             return spec_column(cohort.runs, name)
         makers: dict[str, Callable[[], NDArray[Any]]] = {
             "run_id": lambda: np.array(cohort.run_ids, dtype=np.str_),

@@ -17,7 +17,7 @@ from zoo.architectures.layout import Layout
 from zoo.arithmetic import pinned
 from zoo.dataset.batches import plan_batches, rows_at_once
 from zoo.dataset.view import View
-from zoo.spec.run import SEED_FIELDS, field_infos
+from zoo.spec.run import SEED_FIELDS
 
 __all__ = [
     "STATISTICS",
@@ -143,7 +143,7 @@ def hyperparameter_features(view: View, without: Sequence[str] = ()) -> Features
         if name == "seed" or name in SEED_FIELDS or name in without:
             continue
         values = view[name]
-        if field_infos()[name].kind == "str" or values.dtype.kind in "Ub":
+        if view.zoo.plan.run_fields[name].kind == "str" or values.dtype.kind in "Ub":
             for label in np.unique(values).tolist():
                 names.append(f"{name}={label}")
                 columns.append((values == label).astype(np.float32))

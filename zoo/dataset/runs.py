@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.spec.catalogue import catalogue, field_infos
+from zoo.spec.catalogue import catalogue
 from zoo.spec.common import SEED_FIELDS
 from zoo.spec.run import RunSpec
 
@@ -44,9 +44,14 @@ class Run:
         return f"<Run {self.run_id}: {self.status}, {recorded}, {self.spec!r}>"
 
 
-def fields_that_vary(runs: Sequence[RunSpec]) -> tuple[str, ...]:
-    """Return the spec fields that tell runs apart; see :attr:`zoo.dataset.Zoo.varying`."""
-    names = [f for f in field_infos() if _tells_apart(runs, f)]
+def fields_that_vary(runs: Sequence[RunSpec], fields: Iterable[str]) -> tuple[str, ...]:
+    """Return the fields that tell runs apart; see :attr:`zoo.dataset.Zoo.varying`.
+
+    Args:
+        runs: the runs.
+        fields: those that a run has.
+    """
+    names = [f for f in fields if _tells_apart(runs, f)]
     follow = {f for f in SEED_FIELDS if all(getattr(r, f) == r.seed for r in runs)}
     follow.update(catalogue().planned)  # they follow from the names of data set and score
     if "epochs" not in names:
@@ -56,10 +61,12 @@ def fields_that_vary(runs: Sequence[RunSpec]) -> tuple[str, ...]:
 
 def _tells_apart(runs: Sequence[RunSpec], name: str) -> bool:
     """Return whether runs differ in a field, other than by having it or not as its owner says."""
-    values = {getattr(run, name) for run in runs}
+    values = {getattr(run, name, None) for run in runs}
     if None not in values or len(values) != 2:
         return len(values - {None}) > 1
     # None and one value: off and on (clip_norm) tell runs apart, an optimizer without momentum not
     others = [owner for owner in catalogue().owners if owner != name]
-    owned = {(tuple(getattr(run, o) for o in others), getattr(run, name) is None) for run in runs}
+    owned = {
+        (tuple(getattr(run, o) for o in others), getattr(run, name, None) is None) for run in runs
+    }
     return len(owned) > len({owners for owners, _ in owned})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,8 @@ from zoo.architectures.symmetry import (
     unit_symmetries,
 )
 from zoo.dataset.any_view import AnyView
-from zoo.errors import QueryError
+from zoo.errors import PluginMissingError, QueryError
+from zoo.landscape.weight_matching import groups_from_json
 from zoo.spec.run import RunSpec
 from zoo.train.plan import Cohort
 
@@ -92,8 +95,34 @@ class Structure:
 
 @lru_cache(maxsize=4096)
 def structure_of(cohort: Cohort) -> Structure:
-    """Return the structure of a cohort's rows."""
-    return Structure.of(cohort.runs[0], cohort.example_shape, cohort.classes)
+    """Return the structure of a cohort's rows; where a plug-in is missing, as the store has it."""
+    try:
+        return Structure.of(cohort.runs[0], cohort.example_shape, cohort.classes)
+    except PluginMissingError:
+        return _as_stored(cohort)
+
+
+def _as_stored(cohort: Cohort) -> Structure:
+    run, about = cohort.runs[0], cohort.architecture
+    units = tuple(
+        UnitSymmetry(row["group"], row["kind"], _axes(row["multiplied"]), _axes(row["divided"]))
+        for row in about["unit_symmetries"]
+    )
+    return Structure(
+        layout=cohort.layout,
+        groups=groups_from_json(about["permutation_groups"]),
+        units=units,
+        family=str(run.architecture),
+        activation=str(run.activation),
+        norm=str(run.norm),
+        example_shape=tuple(cohort.example_shape),
+        classes=cohort.classes,
+        ops=tuple(json.dumps(op, sort_keys=True) for op in about["ops"]),
+    )
+
+
+def _axes(rows: Iterable[Sequence[Any]]) -> tuple[tuple[str, int], ...]:
+    return tuple((str(key), int(axis)) for key, axis in rows)
 
 
 def by_structure(view: AnyView) -> dict[Structure, NDArray[np.int64]]:

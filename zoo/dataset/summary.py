@@ -42,7 +42,7 @@ def zoo_info(zoo: AnyZoo) -> dict[str, Any]:
         },
         "weight_bytes": sum(n * 4 * c.params for n, c in zip(recorded, plan.cohorts, strict=True)),
         "axes": dict(plan.axes),
-        "varies": {name: _distinct([getattr(r, name) for r in runs]) for name in zoo.varying},
+        "varies": {name: _distinct([getattr(r, name, None) for r in runs]) for name in zoo.varying},
         "record": plan.record.to_dict(),
         "data": {
             name: {k: v for k, v in facts.items() if k != "probe_indices"}

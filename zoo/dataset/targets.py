@@ -24,7 +24,6 @@ from zoo.dataset.columns import STATUSES, unknown_column
 from zoo.errors import QueryError
 from zoo.phases import PHASES, UNDETERMINED
 from zoo.registry import vocabulary
-from zoo.spec.run import field_infos
 
 __all__ = ["MISSING", "NO_CLASS", "Targets", "encode_targets", "has_targets", "known_classes"]
 
@@ -157,7 +156,7 @@ def known_classes(zoo: AnyZoo, name: str) -> tuple[tuple[Any, ...], bool]:
     if name not in zoo.columns:
         raise unknown_column(name, zoo.columns)
     field = zoo.axes.get(name, name)
-    info = field_infos().get(field)
+    info = zoo.plan.run_fields.get(field)
     declared: tuple[Any, ...] = ()
     if info is not None and info.kind == "bool":
         declared = (False, True)
@@ -208,7 +207,7 @@ def _encoded(
 
 def _is_class(zoo: AnyZoo, name: str, values: NDArray[Any]) -> bool:
     # a column of truth values is one of floats where some cohort has none
-    info = field_infos().get(zoo.axes.get(name, name))
+    info = zoo.plan.run_fields.get(zoo.axes.get(name, name))
     return values.dtype.kind in "Ub" or (info is not None and info.kind == "bool")
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zoo.architectures import Layout, module_for, row_to_state_dict
+from zoo.architectures.network import load_row
 from zoo.arithmetic import pinned
 from zoo.dataset.batches import iterate, shard_numbers, stacked_probe, stacked_rows
 from zoo.dataset.conversions import to_xarray
@@ -212,11 +213,15 @@ class View(Rows):
     @pinned()
     def state_dict(self, i: int) -> dict[str, Tensor]:
         """Return the state dict of row ``i``, as the plain module of :meth:`model` takes it."""
+        layout = self._cohort(position(i, len(self))).layout
+        return row_to_state_dict(layout, self._row(i))
+
+    def _row(self, i: int) -> NDArray[np.float32]:
+        """Return the weights ``[P]`` of row ``i``."""
         one = self.take([position(i, len(self))])
-        index = int(one._cohorts[0])
-        source = self.zoo.source.cohorts[index]
-        row = source.read_weights(one._rows, one._checkpoints)[0]
-        return row_to_state_dict(self.zoo.plan.cohorts[index].layout, row)
+        source = self.zoo.source.cohorts[int(one._cohorts[0])]
+        row: NDArray[np.float32] = source.read_weights(one._rows, one._checkpoints)[0]
+        return row
 
     @pinned()
     def model(self, i: int) -> nn.Module:
@@ -226,7 +231,7 @@ class View(Rows):
         """
         cohort = self._cohort(position(i, len(self)))
         module = module_for(self.spec(i), cohort.example_shape, cohort.classes)
-        module.load_state_dict(self.state_dict(i))
+        load_row(module, cohort.layout, self._row(i))
         return module.eval()
 
     # -- inside -------------------------------------------------------------------------------

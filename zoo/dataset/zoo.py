@@ -90,7 +90,9 @@ class Zoo:
     def column_info(self) -> dict[str, ColumnInfo]:
         """Every column with what it means."""
         recorded = metric_info(self.plan.cohorts)
-        return catalogue(self.plan.axes, recorded, derived_info(self.source.cohorts))
+        return catalogue(
+            self.plan.axes, self.plan.run_fields, recorded, derived_info(self.source.cohorts)
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -112,7 +114,8 @@ class Zoo:
         ``steps`` where all runs have the same number of epochs, and a conditional field that is
         missing or has its one value (``momentum`` where only the optimizer varies).
         """
-        return fields_that_vary([run for cohort in self.plan.cohorts for run in cohort.runs])
+        runs = [run for cohort in self.plan.cohorts for run in cohort.runs]
+        return fields_that_vary(runs, self.plan.run_fields)
 
     def refresh(self) -> Zoo:
         """Read again what has been committed; return this zoo. Views made before stay valid."""

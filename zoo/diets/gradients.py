@@ -14,13 +14,23 @@ from zoo.architectures import Network
 from zoo.architectures.example_gradients import ExampleGradients
 from zoo.architectures.op import Mode, Op, Params, Values
 from zoo.architectures.per_example import example_gradients
+from zoo.errors import TrainError
 from zoo.objectives import Objective
 
-__all__ = ["gradient_norms", "last_features"]
+__all__ = ["LAST_LAYER", "gradient_norms", "last_features"]
+
+LAST_LAYER = "it is a module of your own; take a score of outputs or whole gradients: grand, el2n"
 
 
 def last_features(network: Network, params: Params, x: Tensor) -> Tensor:
-    """Return the inputs ``[G, B, F]`` of the last layer, in eval mode; x is ``[G, B, T, C]``."""
+    """Return the inputs ``[G, B, F]`` of the last layer, in eval mode; x is ``[G, B, T, C]``.
+
+    Raises:
+        TrainError: the network has no last linear layer that is known.
+    """
+    if not network.head.reads_features:
+        msg = f"the last layer of {network.family!r} is not known: {LAST_LAYER}"
+        raise TrainError(msg)
     entered: list[Tensor] = []
 
     def before(index: int, op: Op, xs: Values) -> None:

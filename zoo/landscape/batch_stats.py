@@ -5,7 +5,6 @@ Interpolated weights with interpolated statistics collapse (Jordan et al. 2023, 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from zoo.architectures.network import Network
@@ -36,10 +35,8 @@ def with_fresh_statistics(network: Network, slab: Tensor, x: Tensor) -> Tensor:
     p = network.views(fresh)
 
     def before(index: int, op: Op, xs: Values) -> None:
-        if op.key("running_var") in p:
-            reaches = xs[0].float()
-            p[op.key("running_mean")].copy_(reaches.mean((1, 2)))
-            p[op.key("running_var")].copy_(torch.var(reaches, (1, 2)))
+        for key, values in op.fresh_statistics(p, xs).items():
+            p[key].copy_(values)
 
     network.trace(p, x.expand(slab.shape[0], *x.shape[1:]), EVAL, before=before)
     return fresh

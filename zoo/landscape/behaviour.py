@@ -107,9 +107,8 @@ def behaviour(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
             units = [h.amax(1) == h.amin(1) for h in hidden]
             found["finite"] = fine.double()
             found["collapsed"] = torch.where(fine, same.double(), torch.nan)
-            dead = (
-                torch.cat(units, 1).double().mean(1) if units else torch.zeros_like(same).double()
-            )
+            unknown = torch.full_like(same, torch.nan, dtype=torch.float64)
+            dead = torch.cat(units, 1).double().mean(1) if units else unknown
             found["dead_units"] = torch.where(fine, dead, torch.nan)
     return found
 

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.architectures import Network, initial_row
+from zoo.architectures import Network
+from zoo.architectures.init import initial_row_of
 from zoo.arithmetic import pinned
 from zoo.landscape.base import MODEL_METRICS, Block, applying
 from zoo.landscape.cells import CELL_METRICS, CellBlock
@@ -134,11 +135,7 @@ def _alike(counts: Sequence[int]) -> list[list[int]]:
 
 def _initial(network: Network, runs: Sequence[RunSpec]) -> Tensor:
     """Return the rows ``[G, P]`` that runs started from."""
-    rows = [
-        initial_row(network.layout, init=r.init, scale=r.init_scale, seed=int(r.init_seed or 0))
-        for r in runs
-    ]
-    return torch.from_numpy(np.stack(rows))
+    return torch.from_numpy(np.stack([initial_row_of(network, run) for run in runs]))
 
 
 def _training_sets(

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.architectures.linear import Linear
 from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
 from zoo.landscape.stacked import features
 
@@ -84,7 +83,9 @@ def neural_collapse(block: Block, options: Mapping[str, Any]) -> dict[str, Tenso
     G = block.models
     _, h, z = features(block.network, block.slab, block.train.x)
     last = block.network.head
-    assert isinstance(last, Linear)
+    if not last.reads_features:  # of a module of a user's own, nothing is known within
+        unknown = torch.full((G,), torch.nan, dtype=torch.float64)
+        return {name: unknown for key in _DOCS for name in (key, f"{key}_se")}
     head = block.network.views(block.slab)[last.key("weight")].double()
     labels = block.train.targets(G)
     there = (block.train.weight > 0).expand(G, -1)

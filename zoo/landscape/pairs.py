@@ -94,6 +94,8 @@ def similarities(block: CellBlock, options: Mapping[str, Any]) -> dict[str, Tens
     pairs, objective = (block.first, block.second), block.test.objective
     outputs, answers = torch.cat(z), torch.cat(said)
     layers = [cka(torch.cat(parts), *pairs) for parts in zip(*hidden, strict=True)]
+    # within a module of a user's own no layer is known
+    layers = layers or [torch.full(pairs[0].shape, torch.nan, dtype=torch.float64)]
     cosine, distance = cosine_and_distance(block.slab[:, : block.network.layout.trained], *pairs)
     found = {
         "cka": cka(objective.said(outputs.double()), *pairs),

@@ -160,9 +160,10 @@ def mixup_probe(data: TaskData, size: int = PROBE_SIZES["mixup"]) -> Tensor:
     ids = stratified(strata(data.prepared.train_y), size)
     n = len(ids)
     draws = _draw("mixup", 0, n * (2 * _MIXUP - 1)).reshape(n, -1)
-    lam = torch.from_numpy(np.median(draws, axis=1).astype(np.float32)).view(-1, 1, 1)
+    lam = torch.from_numpy(np.median(draws, axis=1).astype(np.float32))
     partner = ids[permutation(_SEED, Stream.LANDSCAPE, (KINDS["mixup"] << 32) + 1, n)]
     x = data.train_eval
+    lam = lam.view(-1, *[1] * (x.ndim - 1))
     return torch.lerp(x[torch.from_numpy(partner)], x[torch.from_numpy(ids)], lam)[None]
 
 

@@ -106,7 +106,8 @@ def features(network: Network, slab: Tensor, x: Tensor) -> tuple[list[Tensor], T
 
     Returns:
         For each activation its output, averaged over positions, ``[G, N, D]``; the input of the
-        last layer ``[G, N, D]``; the logits ``[G, N, C]``.
+        last layer ``[G, N, D]``, NaN ``[G, N, 1]`` where the last op is no linear layer (a
+        module of a user's own); the logits ``[G, N, C]``.
     """
     hidden: list[Tensor] = []
     last: list[Tensor] = []
@@ -119,6 +120,8 @@ def features(network: Network, slab: Tensor, x: Tensor) -> tuple[list[Tensor], T
 
     x = x.expand(slab.shape[0], *x.shape[1:])
     z = network.trace(network.views(slab), x, EVAL, after=after)
+    if not network.head.reads_features:
+        return hidden, torch.full((*z.shape[:2], 1), torch.nan), z
     return hidden, last[0].squeeze(2), z
 
 

@@ -23,6 +23,7 @@ from zoo.launch.progress import line_reporter
 from zoo.launch.schedule import ATTEMPTS, Failed, Schedule
 from zoo.launch.submissions import Submission, read_submission
 from zoo.launch.workers import Local
+from zoo.plugins import reload_recorded
 from zoo.stages import Part, Work, open_stage
 from zoo.stages.train import Training, task_key
 from zoo.store import data_paths, read_plan, task_states
@@ -55,6 +56,7 @@ class Element:
             level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(message)s", force=True
         )
         submission = read_submission(self.folder)
+        reload_recorded(submission.plugins)
         os.environ["ZOO_JOB"] = job_id()
         os.environ["ZOO_LEASE_S"] = str(submission.profile.lease_s)
         _remove_leftovers(submission, number)

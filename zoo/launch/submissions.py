@@ -21,6 +21,7 @@ from zoo.errors import SpecError, StoreError
 from zoo.launch.profile import ClusterProfile
 from zoo.launch.record_folder import make_record_folder, read_json, record_folder
 from zoo.paths import absolute
+from zoo.plugins import loaded_plugins
 from zoo.store.files import store_errors, write_atomic
 
 __all__ = [
@@ -61,6 +62,7 @@ class Submission:
             line and the ``program`` that understands them.
         failures: how often its tasks had failed before, where they had.
         jobs: array number → job id, as far as they were accepted.
+        plugins: path → sha256 of the plug-ins that its jobs load.
     """
 
     folder: Path
@@ -75,6 +77,7 @@ class Submission:
     stage: Mapping[str, Any] = field(default_factory=dict)
     failures: Mapping[TaskKey, int] = field(default_factory=dict)
     jobs: Mapping[int, int] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arrays(self) -> int:
@@ -135,6 +138,7 @@ class Submission:
             "chunk": self.chunk,
             "stage": dict(self.stage),
             "failures": [[*key, n] for key, n in self.failures.items()],
+            "plugins": dict(self.plugins),
         }
 
 
@@ -195,6 +199,7 @@ def new_submission(
         chunk=chunk,
         stage=stage or {},
         failures={key: n for key, n in (failures or {}).items() if n},
+        plugins={str(plugin.path): plugin.sha256 for plugin in loaded_plugins()},
     )
     data = json.dumps(submission.to_json(), indent=1).encode() + b"\n"
     write_atomic(folder / "submission.json", data)
@@ -248,6 +253,10 @@ def _parse(path: Path, raw: Any, jobs: list[Any]) -> Submission:
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             msg = f"the {key} of its stage are no texts"
             raise ValueError(msg)
+    plugins = dict(raw.get("plugins", {}))
+    if not all(isinstance(text, str) for pair in plugins.items() for text in pair):
+        msg = "its plug-ins are no texts"
+        raise ValueError(msg)
     if not _ID.fullmatch(raw["id"]) or not Path(raw["store"]).is_absolute():
         msg = "its id or its store is none"
         raise ValueError(msg)
@@ -266,6 +275,7 @@ def _parse(path: Path, raw: Any, jobs: list[Any]) -> Submission:
         jobs=dict(
             sorted((_whole("array", j["array"]), _whole("job", j["job"], least=1)) for j in jobs)
         ),
+        plugins=plugins,
     )
 
 

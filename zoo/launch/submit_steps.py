@@ -20,6 +20,7 @@ from zoo.launch.profile import ClusterProfile
 from zoo.launch.slurm import batch_of
 from zoo.launch.submissions import Submission, record_folder, submission_numbers
 from zoo.launch.submit import hand_in, hand_in_stage
+from zoo.plugins import loaded_plugins
 from zoo.stages import open_stage
 from zoo.stages.score import OWN
 from zoo.stages.train import Training
@@ -85,8 +86,9 @@ def plan_steps(ready: Prepared, wishes: Sequence[StageWish]) -> list[Step]:
         else:
             steps.append(Step(training))
     jobs = _in_the_queue(ready.status, stage="")
+    plugins = [word for one in loaded_plugins() for word in ("--plugin", str(one.path))]
     for wish in wishes:
-        words = (wish.words[0], str(ready.path.resolve()), *wish.words[1:])
+        words = (wish.words[0], str(ready.path.resolve()), *wish.words[1:], *plugins)
         does = Command(words, wish.program)
         steps.append(Step(does, "afterany" if steps else "", jobs, parallel=wish.parallel))
         jobs = ()  # the next one waits for this one

@@ -55,6 +55,7 @@ def main() -> None:
     lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
 
+    from zoo.plugins import reload_recorded
     from zoo.stages import Talk, open_stage
     from zoo.train.memory import keep_freed_memory
 
@@ -63,6 +64,7 @@ def main() -> None:
 
     keep_freed_memory()
     about = lines.get()
+    reload_recorded(about["plugins"])
     work = open_stage(about["stage"], Path(about["store"]), about["settings"], about["paths"])
     talk = Talk(
         committed=lambda count: tell(event="commit", committed=count),

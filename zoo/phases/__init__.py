@@ -11,6 +11,7 @@ from zoo.phases.labels import Labels, label
 from zoo.phases.otsu import otsu_cut
 from zoo.phases.publish import Published, label_store, read_labels
 from zoo.phases.rule import PHASES, UNDETERMINED, Cut, Decision, decide, find_cuts
+from zoo.phases.rules import RULES, TAXONOMY, PhaseRule
 from zoo.phases.thresholds import SETTINGS, Thresholds, cka_of_logits, thresholds
 from zoo.phases.units import UNITS, UnitChoice, settle_units
 
@@ -18,7 +19,9 @@ __all__ = [
     "HARDNESS",
     "INPUTS",
     "PHASES",
+    "RULES",
     "SETTINGS",
+    "TAXONOMY",
     "UNDETERMINED",
     "UNITS",
     "CellSample",
@@ -27,6 +30,7 @@ __all__ = [
     "Cut",
     "Decision",
     "Labels",
+    "PhaseRule",
     "Published",
     "StoreCells",
     "Thresholds",

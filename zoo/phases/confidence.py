@@ -10,7 +10,7 @@ from zoo.phases.rule import Cut, Decision, bad_cells, hardness, label_codes
 from zoo.phases.thresholds import Thresholds
 from zoo.seeds import Stream, normal, uniform
 
-__all__ = ["DRAWS", "confidence"]
+__all__ = ["DRAWS", "confidence", "resampled"]
 
 #: Resampled zoos.
 DRAWS = 1000
@@ -49,11 +49,16 @@ def confidence(
     for n in range(len(cells)):
         if decision.codes[n] < 0:
             continue
-        drawn, bad_share = (
-            _resample(cells.samples[n], draws, n) if how == "seeds" else _perturb(cells, n, draws)
-        )
+        drawn, bad_share = resampled(cells, n, draws)
         out[n] = _same(cells, limits, cut, n, drawn, bad_share, int(decision.codes[n]))
     return out, how
+
+
+def resampled(cells: Cells, n: int, draws: int) -> tuple[dict[str, _F64], _F64]:
+    """Return the inputs ``[draws]`` of resampled cells in place of cell n, and their bad shares."""
+    if len(cells.samples) == len(cells):
+        return _resample(cells.samples[n], draws, n)
+    return _perturb(cells, n, draws)
 
 
 def _same(

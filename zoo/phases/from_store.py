@@ -59,8 +59,9 @@ class StoreCells:
 
 
 def store_cells(
-    path: str | PathLike[str], *, table: str | None = None, collapse: float = 0.9
-) -> StoreCells:
+    path: str | PathLike[str], *, table: str | None = None, collapse: float = 0.9,
+    floats: bool = False,
+) -> StoreCells:  # fmt: skip
     """Return the cells of a store.
 
     Args:
@@ -68,14 +69,15 @@ def store_cells(
         table: name of a table of cells; None = the newest.
         collapse: share of the loss of guessing; a model above it is bad, as is one that diverged
             or that landscape metrics found constant.
+        floats: whether cells of models that fit floats are wanted; they have no training error.
 
     Raises:
         StoreMissingError: no store is there.
-        StoreError: it has no cells yet, or models of floats, which have no training error.
+        StoreError: it has no cells yet, or models of floats alone, and these are not wanted.
         UnknownNameError: it has no such table.
     """
     reader = StoreReader(path)
-    judged = _classifying(reader.plan)
+    judged = _every_run(reader.plan) if floats else _classifying(reader.plan)
     name = table or newest_table(path, "cells")
     if name is None:
         msg = f"{path} has no cells yet; run `zoo landscape {path}` first"
@@ -93,13 +95,14 @@ def store_cells(
     axes = {k: str(attributes[k]) for k in ("load", "temperature") if attributes.get(k)}
     axes = axes or dict(reader.plan.axes)
     known = np.array([row[0] in judged for row in members], dtype=np.bool_)
-    samples = _samples(reader, members, columns, pairs, collapse)
+    samples = _samples(reader, members, columns, pairs, collapse, judged)
     empty = np.full(n, "")
     cells = Cells(
         load=np.asarray(columns.get("load", empty), dtype=np.str_),
         temperature=np.asarray(columns.get("temperature", empty), dtype=np.str_),
         values={
-            k: np.where(known, columns[c], np.nan) for k, c in _COLUMNS.items() if c in columns
+            **_numbers(columns),
+            **{k: np.where(known, columns[c], np.nan) for k, c in _COLUMNS.items() if c in columns},
         },
         errors={k: _float(v) for k, v in errors.items()},
         chance_loss=_float(columns["chance_loss"]),
@@ -110,6 +113,15 @@ def store_cells(
     )
     names = (name, pairs_name) if pairs else (name,)
     return StoreCells(cells, columns, names, axes, _rest(first, axes), members)
+
+
+def _numbers(columns: _Table) -> dict[str, _F64]:
+    """Return every column of numbers, one a cell: what rules of plug-ins may read."""
+    return {k: _float(v) for k, v in columns.items() if v.ndim == 1 and v.dtype.kind in "fiu"}
+
+
+def _every_run(plan: Plan) -> frozenset[str]:
+    return frozenset(run_id for cohort in plan.cohorts for run_id in cohort.run_ids)
 
 
 def _classifying(plan: Plan) -> frozenset[str]:
@@ -161,9 +173,10 @@ def _samples(
     columns: _Table,
     pairs: _Table,
     collapse: float,
+    judged: frozenset[str],
 ) -> tuple[CellSample, ...]:
     """Return the seeds of each cell."""
-    known = _models(reader)
+    known = _models(reader, judged)
     limit = _float(columns["chance_loss"]) * collapse
     of_cell: dict[str, list[int]] = {}
     for index, cell in enumerate(pairs["cell"].tolist() if pairs else []):
@@ -190,18 +203,23 @@ def _pairs_of(
     return {k: (ends[0], ends[1], _float(pairs[k][at])) for k in _PAIRED if k in pairs}
 
 
-def _models(reader: StoreReader) -> dict[str, dict[str, float]]:
+def _models(reader: StoreReader, judged: frozenset[str]) -> dict[str, dict[str, float]]:
     """Return for each run the inputs at its last checkpoint, and whether it went bad."""
     found: dict[str, dict[str, float]] = {}
     for source in reader.cohorts:
         rows, last = np.arange(source.cohort.models), np.maximum(source.last, 0)
-        if not cohort_objective(source.cohort).classifies:
+        classifies = cohort_objective(source.cohort).classifies
+        if source.cohort.run_ids[0] not in judged:
             nothing = {**dict.fromkeys(_COLUMNS, np.nan), "bad": 0.0}
             found |= {run_id: dict(nothing) for run_id in source.cohort.run_ids}
             continue
         inputs = {
             "train_loss": _float(source.metric("train_loss"))[rows, last],
-            "train_error": 100.0 * (1.0 - _float(source.metric("train_accuracy"))[rows, last]),
+            "train_error": (
+                100.0 * (1.0 - _float(source.metric("train_accuracy"))[rows, last])
+                if classifies
+                else np.full(len(rows), np.nan)
+            ),
             "bad": (source.status == "diverged").astype(np.float64),
         }
         for name, column in (("lambda_max", "lambda_max"), ("trace", "hessian_trace")):

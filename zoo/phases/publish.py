@@ -7,7 +7,6 @@ not touched: labels are derived columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -22,6 +21,7 @@ from zoo.phases.confidence import DRAWS
 from zoo.phases.from_store import StoreCells, store_cells
 from zoo.phases.labels import Labels, label
 from zoo.phases.rule import UNDETERMINED
+from zoo.phases.rules import RULES, TAXONOMY
 from zoo.phases.thresholds import Thresholds, thresholds
 from zoo.store import (
     DerivedColumn,
@@ -70,7 +70,11 @@ class Published:
 
 
 def labels_of_store(
-    path: str | PathLike[str], limits: Thresholds | None = None, *, draws: int = DRAWS
+    path: str | PathLike[str],
+    limits: Thresholds | None = None,
+    *,
+    draws: int = DRAWS,
+    rule: str = TAXONOMY,
 ) -> tuple[StoreCells, Labels]:
     """Return the labels that a store would get; writes nothing.
 
@@ -78,18 +82,23 @@ def labels_of_store(
         path: the store.
         limits: the thresholds; None = those of the setting ``zoo``.
         draws: of the resampling.
+        rule: in :data:`zoo.phases.rules.RULES`.
 
     Raises:
         StoreMissingError: no store is there.
         StoreError: it has no cells yet.
     """
     limits = limits or thresholds()
-    source = store_cells(path, collapse=limits.collapse)
-    return source, label(source.cells, limits, draws=draws)
+    source = store_cells(path, collapse=limits.collapse, floats=RULES[rule].floats)
+    return source, label(source.cells, limits, draws=draws, rule=rule)
 
 
 def label_store(
-    path: str | PathLike[str], limits: Thresholds | None = None, *, draws: int = DRAWS
+    path: str | PathLike[str],
+    limits: Thresholds | None = None,
+    *,
+    draws: int = DRAWS,
+    rule: str = TAXONOMY,
 ) -> Published:
     """Label the cells of a store, and publish the labels.
 
@@ -101,6 +110,7 @@ def label_store(
         path: the store.
         limits: the thresholds; None = those of the setting ``zoo``.
         draws: of the resampling.
+        rule: in :data:`zoo.phases.rules.RULES`.
 
     Raises:
         StoreMissingError: no store is there.
@@ -108,13 +118,16 @@ def label_store(
         StoreBusyError: another process changes the store's metadata, or labels it, and does not
             end.
     """
-    source, labels = labels_of_store(path, limits, draws=draws)
+    source, labels = labels_of_store(path, limits, draws=draws, rule=rule)
     settings = {
         "rule": RULE_VERSION,
         "thresholds": labels.limits.to_json(),
         "tables": list(source.names),
         "draws": draws,
     }
+    if rule != TAXONOMY:
+        own = {"rule": rule, "plugin_sha256": RULES.about(rule).plugin}
+        settings = {**own, "tables": list(source.names), "draws": draws}
     identity = stage_id(_STAGE, settings)
     facts = {
         "stage": _STAGE,
@@ -179,7 +192,7 @@ def table_columns(source: StoreCells, labels: Labels) -> dict[str, TableColumn]:
         "load": (cells.load, "value of the load axis"),
         "temperature": (cells.temperature, "value of the temperature axis"),
         "rest": (source.rest, "what else tells the cell from others"),
-        "phase": (decision.phases, "X, I, II, III, IV-A, IV-B or undetermined"),
+        "phase": (decision.phases, f"{', '.join(decision.names)} or {UNDETERMINED}"),
         "candidates": (decision.candidates, "every phase that missing numbers leave open"),
         "confidence": (labels.confidence, "share of resampled zoos with the same label"),
         "margin": (decision.margin, "distance to the nearest threshold, in standard errors"),
@@ -208,7 +221,9 @@ def _model_columns(
     """Return what each model inherits from its cell."""
     of_run = {i: n for n, row in enumerate(source.members) for i in row.tolist() if i}
     decision = labels.decision
-    facts: Mapping[str, Any] = {"table": table, "thresholds": labels.limits.to_json()}
+    facts: dict[str, Any] = {"table": table, "rule": labels.rule}
+    if labels.rule == TAXONOMY:
+        facts["thresholds"] = labels.limits.to_json()
     found = []
     for cohort in read_plan(path).cohorts:
         # one past the end: a run that is in no cell

@@ -61,6 +61,7 @@ class Decision:
             the label hangs on; NaN where a standard error is not known.
         boundary: ``[N]`` 1 where the margin is below the threshold ``boundary``, 0 where it is
             not, NaN where the margin is not known.
+        names: code → phase.
     """
 
     codes: _Codes
@@ -68,11 +69,12 @@ class Decision:
     candidates: NDArray[np.str_]
     margin: _F64
     boundary: _F64
+    names: tuple[str, ...] = PHASES
 
     @property
     def phases(self) -> NDArray[np.str_]:
         """``[N]`` names of the phases."""
-        return np.array([*PHASES, UNDETERMINED])[self.codes]
+        return np.array([*self.names, UNDETERMINED])[self.codes]
 
 
 def hardness(

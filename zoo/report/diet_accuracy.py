@@ -157,7 +157,7 @@ def _cells(runs: _Runs, by: Sequence[str] | None) -> list[DietCell]:
     fields = runs.rest if by is None else by
     found: dict[tuple[float, str, str, float], list[float]] = {}
     for run, number in zip(runs.specs, runs.values, strict=True):
-        rest = ", ".join(f"{name} = {level_text(getattr(run, name))}" for name in fields)
+        rest = ", ".join(f"{name} = {level_text(getattr(run, name, None))}" for name in fields)
         keep = run.keep if run.keep is not None else 1.0
         key = (run.label_noise, rest, rule_name(run, runs.more), keep)
         found.setdefault(key, []).append(float(number))

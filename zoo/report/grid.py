@@ -13,7 +13,6 @@ from zoo.dataset import View, Zoo
 from zoo.dataset.table import group_codes
 from zoo.errors import QueryError
 from zoo.report.pooling import is_seed, pooled_values, split_fields
-from zoo.spec.run import field_infos
 
 __all__ = [
     "Axis", "Curve", "Panel", "check_value", "choose_axes", "learning_curves", "level_text",
@@ -106,7 +105,7 @@ def choose_axes(
         if name is not None and (name not in zoo.columns or zoo.column_info[name].per != "run"):
             zoo.runs(columns=[name])
     varying = [name for name in zoo.varying if not is_seed(name)]
-    numbers = [name for name in varying if field_infos()[name].kind in ("int", "float")]
+    numbers = [name for name in varying if zoo.plan.run_fields[name].kind in ("int", "float")]
     # width and batch size are what every zoo has, so they stand for an axis that does not vary
     spare = [*numbers, *varying, "width", "batch_size", "lr"]
     first = load or zoo.axes.get("load") or next(n for n in spare if n != temperature)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.phases import Thresholds, label_store, thresholds
+from zoo.phases import TAXONOMY, Thresholds, label_store, thresholds
 from zoo.phases.confidence import DRAWS
 from zoo.stages.base import Part
 from zoo.store import StageFolder
@@ -21,14 +21,18 @@ from zoo.store import StageFolder
 __all__ = ["LABEL", "LabelStage", "label_settings"]
 
 
-def label_settings(limits: Thresholds | None = None, *, draws: int = DRAWS) -> dict[str, Any]:
+def label_settings(
+    limits: Thresholds | None = None, *, draws: int = DRAWS, rule: str = TAXONOMY
+) -> dict[str, Any]:
     """Return the settings of the stage.
 
     Args:
         limits: the thresholds; None = those of the setting ``zoo``.
         draws: of the resampling.
+        rule: in :data:`zoo.phases.rules.RULES`.
     """
-    return {"thresholds": (limits or thresholds()).to_json(), "draws": draws}
+    own = {} if rule == TAXONOMY else {"rule": rule}
+    return {"thresholds": (limits or thresholds()).to_json(), "draws": draws, **own}
 
 
 class LabelStage:
@@ -60,7 +64,8 @@ class LabelStage:
         """
         raw = settings["thresholds"]
         limits = Thresholds(**{**raw, "hard_tests": tuple(raw["hard_tests"])})
-        label_store(path, limits, draws=settings["draws"])
+        rule = settings.get("rule", TAXONOMY)
+        label_store(path, limits, draws=settings["draws"], rule=rule)
 
 
 LABEL = LabelStage()

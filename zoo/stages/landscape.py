@@ -211,7 +211,10 @@ def _cost(plan: Plan, block: _Block) -> float:
 
 
 def _folders(path: Path, settings: Mapping[str, Any]) -> list[StageFolder]:
-    """Return the folders of every choice of metrics and checkpoints with these options."""
+    """Return the folders of every choice of metrics and checkpoints with these options.
+
+    Options of metrics that are not known to both, as those of plug-ins, do not count.
+    """
     here = StageFolder(path, NAME, settings)
     found = [here]
     for file in sorted(here.folder.parent.glob(f"{NAME}-*/settings.json")):
@@ -219,8 +222,10 @@ def _folders(path: Path, settings: Mapping[str, Any]) -> list[StageFolder]:
         if known is None:
             continue
         other = known[1]
-        same = all(other.get(name) == settings[name] for name in ("options", "probes"))
-        if same and other != dict(settings):
+        if other.get("probes") != settings["probes"] or other == dict(settings):
+            continue
+        options, own = other.get("options", {}), settings["options"]
+        if all(options[name] == own[name] for name in options.keys() & own.keys()):
             found.append(StageFolder(path, NAME, other))
     return found
 

@@ -246,7 +246,7 @@ def _identity(plan: Plan, cells: Sequence[Cell]) -> dict[str, TableColumn]:
         ),
     }
     for axis, name in plan.axes.items():
-        texts = [_shown(getattr(run, name)) for run in runs]
+        texts = [_shown(getattr(run, name, None)) for run in runs]
         found[axis] = TableColumn(("cell",), _text(texts), f"value of {name}")
     return found
 

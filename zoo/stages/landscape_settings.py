@@ -9,6 +9,7 @@ from typing import Any
 from zoo.errors import Problem, SpecError, nearest
 from zoo.landscape import CELL_METRICS, MODEL_METRICS
 from zoo.landscape.probes import PROBE_SIZES
+from zoo.registry import PLUGIN_FIELD
 from zoo.train.plan import Plan
 from zoo.train.task_data import cohort_objective
 
@@ -97,10 +98,19 @@ def landscape_settings(
         "metrics": [name for name in known if name in wanted],
         "checkpoints": checkpoints,
         "options": {
-            name: {**defaults[name], **dict((options or {}).get(name, {}))} for name in known
+            name: {**defaults[name], **dict((options or {}).get(name, {})), **_plugin(name)}
+            for name in known
+            if name in wanted or not _plugin(name)
         },
         "probes": {**PROBE_SIZES, **(probes or {})},
     }
+
+
+def _plugin(name: str) -> dict[str, str]:
+    """Return the content of the plug-in that a metric comes from, as one more option of it."""
+    registry: Any = MODEL_METRICS if name in MODEL_METRICS else CELL_METRICS
+    sha256 = registry.about(name).plugin
+    return {PLUGIN_FIELD.name: sha256} if sha256 else {}
 
 
 def _hint(name: str, known: Sequence[str]) -> str:

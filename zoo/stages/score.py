@@ -41,7 +41,7 @@ from zoo.store import (
     table_names,
 )
 from zoo.train.plan import Cohort, Plan
-from zoo.train.task_data import planned_data
+from zoo.train.task_data import cohort_objective, planned_data
 
 __all__ = ["OWN", "SCORING", "ScoringStage", "extra_settings", "jobs_of"]
 
@@ -145,10 +145,6 @@ def _publish_scores(path: Path, job: ScoringJob, folder: StageFolder) -> None:
     publish_table(path, name, columns, facts)
 
 
-#: What is published last of the examples that models on diets are trained on.
-_LAST_COLUMN = "kept_examples"
-
-
 class _Tables:
     """The scores of a store, found by what they are."""
 
@@ -194,10 +190,17 @@ def _publish_masks(path: Path, plan: Plan, folder: StageFolder, paths: Mapping[s
         column
         for cohort in plan.cohorts
         if any(run.keep is not None for run in cohort.runs)
-        and not derived_columns(path, cohort).keys() >= {MASK, _LAST_COLUMN}
+        and not derived_columns(path, cohort).keys() >= _wanted(cohort)
         for column in _mask_columns(cohort, tables, paths)
     )
     publish(path, columns, stage=folder.name, stage_id=folder.id)
+
+
+def _wanted(cohort: Cohort) -> frozenset[str]:
+    """Return the columns that say what the models of a cohort are trained on."""
+    classes = {"kept_classes", "kept_smallest_class"}
+    labels = cohort_objective(cohort).target == "class"
+    return frozenset({MASK, "kept_examples", *(classes if labels else ())})
 
 
 def _mask_columns(

@@ -232,7 +232,8 @@ class CohortReader:
             "row": np.arange(M, dtype=np.int64),
         }
         found |= origin_columns(self.cohort.origins)
-        found |= {name: spec_column(self.cohort.runs, name) for name in field_infos()}
+        names = dict.fromkeys((*field_infos(), *self.cohort.fields))
+        found |= {name: spec_column(self.cohort.runs, name) for name in names}
         return found | {
             "status": self.status.copy(),
             "reason": self.reason.copy(),

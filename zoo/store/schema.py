@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from zoo.spec.origin import ORIGIN_COLUMNS, TrainedOrigin, origin_columns
 from zoo.spec.run import RunSpec, field_infos
 from zoo.store.shard import ShardSpec
-from zoo.train.plan import Cohort, Plan
+from zoo.train.plan import UNDECLARED, Cohort, Plan
 
 __all__ = [
     "ALWAYS_WRITTEN",
@@ -199,7 +199,7 @@ def spec_column(runs: tuple[RunSpec, ...], name: str) -> NDArray[Any]:
     A column of numbers or truth values with a None in it is float64, and None is NaN there; None
     in a column of text is empty.
     """
-    values = [getattr(run, name) for run in runs]
+    values = [getattr(run, name, None) for run in runs]
     kinds = {type(value) for value in values} - {type(None)}
     info = field_infos().get(name)
     if kinds == {str} or (not kinds and info is not None and info.kind == "str"):
@@ -234,7 +234,7 @@ def columns(cohort: Cohort) -> dict[str, tuple[ArraySpec, NDArray[Any]]]:
 
 def _doc(name: str) -> str:
     info = field_infos().get(name)
-    return info.doc if info is not None else "a field that this version does not know"
+    return info.doc if info is not None else UNDECLARED
 
 
 def _column(name: str, values: NDArray[Any], doc: str) -> ArraySpec:

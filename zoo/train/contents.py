@@ -10,7 +10,9 @@ from zoo.data.base import data_error
 from zoo.data.places import score_path
 from zoo.data.score_file import read_scores, values_fingerprint
 from zoo.errors import Problem, ZooError
+from zoo.registry import PLUGIN_FIELD
 from zoo.spec.diet import SCORE_FILE
+from zoo.spec.plugged import plugged_entries, plugin_hash
 from zoo.spec.run import RunSpec
 from zoo.train.plan import Plan
 
@@ -38,6 +40,9 @@ class Contents:
             found["data_sha256"] = self.data[run.data].fingerprint
         if (run.data, run.score) in self.scores:
             found["score_sha256"] = self.scores[run.data, run.score]
+        plugin = plugin_hash(run)
+        if plugin is not None:
+            found[PLUGIN_FIELD.name] = plugin
         return found
 
 
@@ -76,12 +81,17 @@ def read_contents(runs: Sequence[RunSpec], paths: Mapping[str, str]) -> Contents
 
 
 def check_unchanged(
-    contents: Contents, base: Plan, known_scores: Mapping[str, str], source: str
+    contents: Contents,
+    runs: Iterable[RunSpec],
+    base: Plan,
+    known_scores: Mapping[str, str],
+    source: str,
 ) -> None:
     """Make sure that a store's names still stand for what it was planned with.
 
     Args:
         contents: what they stand for now.
+        runs: of the sweep, unresolved.
         base: the plan of the store.
         known_scores: score file -> sha256, of stores whose runs do not have it.
         source: for the message.
@@ -100,8 +110,32 @@ def check_unchanged(
         for score, found in {score: sha for (_, score), sha in contents.scores.items()}.items()
         if scores.get(score, found) != found
     ]
+    problems += _changed_plugins(runs, base)
     if problems:
         raise data_error(source, problems)
+
+
+def _changed_plugins(runs: Iterable[RunSpec], base: Plan) -> list[Problem]:
+    """Return the entries that a store's plug-ins brought, and that now have other content."""
+    planned: dict[str, set[str]] = {}
+    for cohort in base.cohorts:
+        for entry, sha256 in cohort.plugins.items():
+            planned.setdefault(entry, set()).add(sha256)
+    found = {entry: sha for run in runs for entry, sha in plugged_entries(run).items()}
+    problems = []
+    for entry, sha256 in found.items():
+        if entry not in planned or sha256 in planned[entry]:
+            continue
+        (first, *_) = sorted(planned[entry])
+        kind, _, name = entry.partition(" ")
+        fix = (
+            f"put the original back ({base.plugins.get(first, 'its path is not known')}); to add"
+            f" the new content, register it under another name than {name}; or start a new store"
+            " with another --out"
+        )
+        message = f"{_ANOTHER}: the sha256 of its plug-in is {sha256}, planned was {first}"
+        problems.append(Problem(kind, name.strip("'"), message, fix=fix))
+    return problems
 
 
 def _scores_of(runs: Iterable[RunSpec]) -> dict[str, str]:

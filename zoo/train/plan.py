@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,19 @@ from numpy.typing import NDArray
 
 from zoo.architectures.layout import Layout
 from zoo.errors import no_such
+from zoo.fields import Field
+from zoo.plugins import remember_places
 from zoo.spec.origin import Origin, TrainedOrigin
 from zoo.spec.record import RecordSpec
 from zoo.spec.run import RunSpec, field_infos
 from zoo.train.plan_check import check_plan
 from zoo.train.plan_rows import PlannedRow, row_to_json, rows_from_json
 
-__all__ = ["Cohort", "Metric", "Plan", "Task", "metrics_of"]
+__all__ = ["UNDECLARED", "Cohort", "Metric", "Plan", "Task", "metrics_of"]
 
 _TRAINED = TrainedOrigin()
+#: What is known of a field that no entry declares.
+UNDECLARED = "a field of a plug-in that is not loaded, or of another version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class Cohort:
         guessing: training loss of outputs that do not depend on the input; NaN = not known.
         fields: the run-spec fields that its store has as columns: those that there were when it was
             planned, but for hashes of content that no run has. Every run has the default of others.
+        plugins: entry -> sha256 of the plug-in that brought it, of the entries that all runs use.
         run_ids: the id of each row; those of the specs where none are given.
         origins: where each row comes from; trained where nothing is given.
     """
@@ -102,6 +108,7 @@ class Cohort:
     device: str = "cpu"
     guessing: float = math.nan
     fields: tuple[str, ...] = field(default_factory=lambda: tuple(field_infos()))
+    plugins: Mapping[str, str] = field(default_factory=dict)
     run_ids: tuple[str, ...] = ()
     origins: tuple[Origin, ...] = ()
 
@@ -170,6 +177,7 @@ class Plan:
         cohorts: in plan order; extending a sweep adds cohorts and never moves one.
         paths: data set or score file -> path, of all sweeps, the newest first.
         options: the ``[run]`` table of the newest sweep.
+        plugins: sha256 -> path of every plug-in that a run uses.
     """
 
     name: str
@@ -179,6 +187,7 @@ class Plan:
     cohorts: tuple[Cohort, ...]
     paths: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Plan {self.name!r}: {self.models:,} runs in {len(self.cohorts):,} cohorts>"
@@ -187,6 +196,22 @@ class Plan:
     def models(self) -> int:
         """Runs over all cohorts."""
         return sum(c.models for c in self.cohorts)
+
+    @cached_property
+    def run_fields(self) -> Mapping[str, Field]:
+        """Every field of a run: those that are declared, and those that a run has besides.
+
+        A field is declared nowhere where a plug-in is not loaded, or an entry is gone; its type
+        follows from its values then.
+        """
+        found = dict(field_infos())
+        strange = {name for cohort in self.cohorts for name in cohort.fields} - found.keys()
+        for name in sorted(strange):
+            runs = (run for cohort in self.cohorts for run in cohort.runs)
+            kinds = {type(getattr(run, name, None)).__name__ for run in runs} - {"NoneType"}
+            kind = "float" if kinds == {"int", "float"} else next(iter(kinds), "float")
+            found[name] = Field(name, kind, None, UNDECLARED)
+        return found
 
     def tasks(self) -> Iterator[Task]:
         """Yield the tasks of every cohort."""
@@ -213,6 +238,7 @@ class Plan:
             "data": {k: dict(v) for k, v in self.data.items()},
             "paths": dict(self.paths),
             "options": dict(self.options),
+            "plugins": dict(self.plugins),
             "cohorts": [_cohort_to_json(c) for c in self.cohorts],
         }
 
@@ -224,6 +250,7 @@ class Plan:
             ValueError: it is not that.
         """
         check_plan(raw)
+        remember_places(raw.get("plugins", {}))
         return cls(
             name=raw["name"],
             axes=raw["axes"],
@@ -234,6 +261,7 @@ class Plan:
             ),
             paths=raw["paths"],
             options=raw["options"],
+            plugins=raw.get("plugins", {}),
         )
 
 
@@ -257,6 +285,7 @@ def _cohort_to_json(cohort: Cohort) -> dict[str, Any]:
         "backend": cohort.backend,
         "device": cohort.device,
         "guessing": cohort.guessing if math.isfinite(cohort.guessing) else None,
+        "plugins": dict(cohort.plugins),
     }
 
 
@@ -279,6 +308,7 @@ def _cohort_from_json(raw: Mapping[str, Any], place: str) -> Cohort:
         device=raw["device"],
         guessing=math.nan if raw.get("guessing") is None else float(raw["guessing"]),
         fields=tuple(raw["runs"][0]["spec"]),
+        plugins=raw.get("plugins", {}),
         run_ids=tuple(row.run_id for row in rows),
         origins=tuple(row.origin for row in rows),
     )

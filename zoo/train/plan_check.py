@@ -41,6 +41,7 @@ def check_plan(raw: Any) -> None:
         _need(isinstance(probe, list) and all(map(_is_count, probe)), f"{place}.probe_indices")
     texts = (text for pair in raw["paths"].items() for text in pair)
     _need(all(isinstance(text, str) for text in texts), "'paths' has one that is not text")
+    _need(_is_text_table(raw.get("plugins", {})), "'plugins' is no table of texts")
     _check_record(raw["record"])
     cohorts = raw.get("cohorts")
     _need(isinstance(cohorts, list) and len(cohorts) > 0, "'cohorts' is no list")
@@ -57,6 +58,7 @@ def _check_cohort(raw: Any, place: str, data: Mapping[str, Any]) -> None:
         _need(_is_count(found) and found > 0, f"{place}.{key} is not a number of at least 1")
     for key in ("key", "architecture"):
         _need(isinstance(raw.get(key), Mapping), f"{place}.{key} is no table")
+    _need(_is_text_table(raw.get("plugins", {})), f"{place}.plugins is no table of texts")
     flops = [v for k, v in raw["architecture"].items() if k.endswith("_flops_per_example")]
     _need(all(map(_is_number, flops)), f"{place}.architecture has FLOPs that are no numbers")
     _need("train_flops_per_example" in raw["architecture"], f"{place}.architecture has no FLOPs")
@@ -122,6 +124,12 @@ def _table(rows: Any, place: str) -> Any:
 def _need(holds: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence
     if not holds:
         raise ValueError(what)
+
+
+def _is_text_table(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(v, str) for kv in value.items() for v in kv
+    )
 
 
 def _is_count(value: Any) -> bool:

@@ -17,10 +17,13 @@ from zoo.data import Dataset, prepare
 from zoo.data.places import chosen_paths
 from zoo.errors import Problem, SpecError
 from zoo.objectives import OBJECTIVES
+from zoo.plugins import loaded_plugins
+from zoo.registry import PLUGIN_FIELD, vocabulary
 from zoo.seeds import Stream, permutation
 from zoo.spec import RecordSpec, RunSpec, Sweep
 from zoo.spec.catalogue import catalogue, field_infos
 from zoo.spec.limits import MAX_PARAMS, MAX_RECORDED
+from zoo.spec.plugged import plugged_entries
 from zoo.train.backends import BACKENDS, DEVICES, can_compile
 from zoo.train.checkpoint import recorded
 from zoo.train.contents import Contents, check_unchanged, read_contents
@@ -32,6 +35,8 @@ __all__ = ["cohort_key", "group_size", "plan"]
 
 #: Rows of a task, at least, where the sweep does not say.
 _TASK_ROWS = 64
+#: Rows of a group of networks whose bits hang on it.
+_OWN_GROUP = 8
 #: Values (weights, gradients, moments, activations) of a group that stay in a core's cache.
 _CACHE_VALUES = 1_600_000
 #: Values of a group on a GPU, evaluation included: 4 GiB, which leaves a small card room.
@@ -71,10 +76,11 @@ def plan(
         _check_extension(sweep, base)
     known = {run_id for c in base.cohorts for run_id in c.run_ids} if base else set()
     places = chosen_paths(sweep.paths, paths)
-    contents = read_contents(sweep.runs(), places)
+    wanted = tuple(sweep.runs())
+    contents = read_contents(wanted, places)
     data = contents.data
     if base is not None:
-        check_unchanged(contents, base, known_scores or {}, f"sweep {sweep.name!r}")
+        check_unchanged(contents, wanted, base, known_scores or {}, f"sweep {sweep.name!r}")
     infos = dict(base.data) if base else {}
     resolved = _resolve(sweep, contents, backend)
     for name, dataset in data.items():
@@ -94,6 +100,7 @@ def plan(
         try:
             network = build(stack[0], dataset.example_shape, dataset.classes)
             _check_size(stack[0], network)
+            _check_scores(stack, network)
         except SpecError as error:
             problems.update(dict.fromkeys(error.problems, len(stack)))
             continue
@@ -113,7 +120,14 @@ def plan(
         cohorts=(*(base.cohorts if base else ()), *cohorts),
         paths={**(base.paths if base else {}), **places},
         options=dict(sweep.options),
+        plugins={**(base.plugins if base else {}), **_plugin_paths(cohorts)},
     )
+
+
+def _plugin_paths(cohorts: Sequence[Cohort]) -> dict[str, str]:
+    """Return sha256 -> path of the plug-ins that cohorts use."""
+    used = {sha256 for cohort in cohorts for sha256 in cohort.plugins.values()}
+    return {p.sha256: str(p.path) for p in loaded_plugins() if p.sha256 in used}
 
 
 def cohort_key(run: RunSpec, dataset: Dataset, record: RecordSpec) -> dict[str, Any]:
@@ -238,6 +252,18 @@ def _check_size(run: RunSpec, network: Network) -> None:
         raise SpecError([Problem("width", run.width, message, allowed)])
 
 
+def _check_scores(runs: Sequence[RunSpec], network: Network) -> None:
+    """Refuse scores that read a last layer where the network has none that is known."""
+    if network.head.reads_features:
+        return
+    scores: Any = vocabulary("score")
+    for name in {run.score for run in runs if run.score != "none"}:
+        if getattr(scores[name], "last_layer", False):
+            message = f"reads what enters the last layer, which is not known of {network.family!r}"
+            allowed = "a score of outputs or of whole gradients: el2n, grand, loss, margin"
+            raise SpecError([Problem("score", name, message, allowed)])
+
+
 def _cohort(
     name: str,
     key: Mapping[str, Any],
@@ -253,11 +279,10 @@ def _cohort(
     ordered = tuple(sorted(runs, key=lambda run: int(run.steps or 0)))
     steps = np.array([_checkpoints(run, record) for run in ordered], dtype=np.int64)
     per_epoch = np.array([run.steps_per_epoch for run in ordered])
-    group = min(
-        group_size(network, ordered[0].batch_size, device=device), _power_of_two(len(ordered))
-    )
+    group = group_size(network, ordered[0].batch_size, device=device)
+    group = min(group, _OWN_GROUP if network.bits_vary else _power_of_two(len(ordered)))
     wanted = int(sweep.options.get("task_models", _TASK_ROWS if device == "cpu" else group))
-    if device != "cpu":
+    if device != "cpu" and not network.bits_vary:
         group = min(group, _power_of_two(wanted))
     architecture = describe(network)
     objective = OBJECTIVES[ordered[0].objective](dataset.target)
@@ -283,7 +308,15 @@ def _cohort(
         device=device,
         guessing=objective.guessing(dataset.train_y, dataset.classes),
         fields=_columns(ordered),
+        plugins=_plugged(ordered),
     )
+
+
+def _plugged(runs: Sequence[RunSpec]) -> dict[str, str]:
+    """Return entry -> sha256 of its plug-in, of all entries of runs that share a cohort."""
+    if getattr(runs[0], PLUGIN_FIELD.name, None) is None:
+        return {}
+    return {entry: sha256 for run in runs for entry, sha256 in plugged_entries(run).items()}
 
 
 def _columns(runs: Sequence[RunSpec]) -> tuple[str, ...]:

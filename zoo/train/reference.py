@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zoo.architectures.dropout import LAYERS, Dropout
-from zoo.architectures.network import row_to_state_dict, state_dict_to_row
+from zoo.architectures.network import load_row, state_dict_to_row
 from zoo.data.augment import AUGMENTATIONS
 from zoo.errors import TrainError
 from zoo.optim.masks import DECAY_MASKS
@@ -84,7 +84,7 @@ def _train_one(
     """Train one model, write its row and moments back; return its last norms."""
     run, layout = group.runs[g], recipe.network.layout
     module = _counted(recipe, group, g).train()
-    module.load_state_dict(row_to_state_dict(layout, state.slab[g].numpy()))
+    load_row(module, layout, state.slab[g].numpy())
     optimizer = _optimizer(recipe, module, run, state, g, steps.start)
     rates = learning_rates(run, np.arange(steps.start, steps.stop))
     settings = {name: values[g : g + 1] for name, values in group.inputs.settings.items()}

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.architectures import Network
-from zoo.data import Dataset, PreparedData, load, prepare
+from zoo.data import DATASETS, Dataset, PreparedData, load, prepare
 from zoo.errors import DataError
 from zoo.objectives import OBJECTIVES, Objective
+from zoo.spec.plugged import check_plugins
 from zoo.train.plan import Cohort, Plan
 
 __all__ = ["TaskData", "cohort_objective", "planned_data", "task_data"]
@@ -46,7 +47,12 @@ class TaskData:
 
 
 def cohort_objective(cohort: Cohort) -> Objective:
-    """Return what the runs of a cohort minimise."""
+    """Return what the runs of a cohort minimise.
+
+    Raises:
+        PluginMissingError: it is of a plug-in that is not loaded.
+    """
+    check_plugins(cohort.runs[0])
     return OBJECTIVES[cohort.runs[0].objective](str(cohort.key.get("target", "class")))
 
 
@@ -56,8 +62,13 @@ def planned_data(plan: Plan, name: str, paths: Mapping[str, str]) -> Dataset:
     Raises:
         MissingDataError: it is not on this machine.
         DataError: it is another one.
+        PluginMissingError: it is of a plug-in that is not loaded.
     """
     wanted = plan.data[name]["fingerprint"]
+    if name not in DATASETS:
+        for cohort in plan.cohorts:
+            if cohort.runs[0].data == name:
+                check_plugins(cohort.runs[0])
     dataset = load(name, path=paths.get(name))
     if dataset.fingerprint != wanted:
         msg = (

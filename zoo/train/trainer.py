@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.architectures import build, initial_row
+from zoo.architectures import build
+from zoo.architectures.init import initial_row_of
 from zoo.arithmetic import pinned, pinned_compiler
 from zoo.errors import TrainError
 from zoo.objectives import Objective
@@ -219,11 +220,7 @@ class TaskTrainer:
     # -- state ----------------------------------------------------------------------------
 
     def _initial_slab(self, group: Group) -> Tensor:
-        layout = self.cohort.layout
-        rows = [
-            initial_row(layout, init=r.init, scale=r.init_scale, seed=int(r.init_seed or 0))
-            for r in group.runs
-        ]
+        rows = [initial_row_of(self.recipe.network, run) for run in group.runs]
         return torch.from_numpy(np.stack(rows)).to(self.device)
 
     def _states(self, origins: list[Tensor], resume: ResumePoint | None) -> list[State]:

@@ -123,6 +123,7 @@ class Score:
         own: further fields, and those of other scores with another default.
         first_epoch: the lowest score epoch that makes sense.
         needs: of the objective; see :meth:`zoo.objectives.Objective.lack`.
+        last_layer: whether it reads what enters the last layer of scoring models.
 
     Raises:
         ValueError: a score from models with a field of its own: its table in the store is known by
@@ -136,6 +137,7 @@ class Score:
     own: Fields = field(default_factory=dict)
     first_epoch: float = 0.0
     needs: str = ""
+    last_layer: bool = False
 
     def __post_init__(self) -> None:
         if self.options and self.kind != "data":

@@ -28,5 +28,6 @@ SCORES.register("grand_last")(
         doc="2-norm of the gradient of the example's loss, last layer only, eval mode",
         source="after Paul et al. 2021, arXiv 2107.07075",
         compute=grand_last,
+        last_layer=True,
     )
 )

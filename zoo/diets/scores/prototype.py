@@ -78,5 +78,6 @@ SCORES.register("prototype")(
         source="Sorscher et al. 2022, arXiv 2206.14486",
         compute=prototype,
         needs="labels",
+        last_layer=True,
     )
 )

@@ -1,0 +1,120 @@
+"""A user's own ``nn.Module`` as an architecture: a graph of one op."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from zoo.architectures.graph import Node
+from zoo.architectures.mode import Mode, Params, Values
+from zoo.architectures.network import Network
+from zoo.architectures.op import Op, Param, Shape
+from zoo.architectures.stacked_module import ModuleError, StackedModule
+from zoo.errors import Problem, SpecError
+from zoo.spec.run import RunSpec
+
+__all__ = ["ModuleOp", "module_network"]
+
+
+class ModuleOp(Op):
+    """A module on examples as they are, ``[G, B, *example_shape]``.
+
+    Args:
+        stacked: the module.
+        name: of the architecture.
+        options: what it was made with, for its description.
+    """
+
+    bits_vary = True
+
+    def __init__(self, stacked: StackedModule, name: str, options: dict[str, Any]) -> None:
+        super().__init__("")
+        self.stacked, self.name, self.options = stacked, name, options
+        *spatial, channels = stacked.out_shape
+        self._shape = Shape(tuple(spatial), channels)
+
+    def params(self) -> tuple[Param, ...]:
+        """Return the module's tensors under its own names."""
+        return self.stacked.params
+
+    def out_shape(self) -> Shape:
+        """Return what the module makes."""
+        return self._shape
+
+    def flops(self) -> int:
+        """Return those of the module's products."""
+        return self.stacked.flops()
+
+    def value(self, p: Params, xs: Values, mode: Mode) -> Tensor:
+        """Return the module's output; in training, also its running statistics."""
+        own = {param.suffix: p[param.suffix] for param in self.params()}
+        y, new = self.stacked(own, xs[0], training=mode.training)
+        mode.new_buffers.update(new)
+        return y.reshape(*y.shape[:2], self._shape.positions, self._shape.channels)
+
+    def fresh_statistics(self, p: Params, xs: Values) -> dict[str, Tensor]:
+        """Return the running statistics of the module's norms anew."""
+        own = {param.suffix: p[param.suffix] for param in self.params()}
+        return self.stacked.fresh_statistics(own, xs[0])
+
+    def initial(self, seed: int) -> dict[str, NDArray[np.float32]]:
+        """Return the values that the module's constructor gives."""
+        return self.stacked.initial(seed)
+
+    def module(self) -> nn.Module:
+        """Return a module of the user's class."""
+        return self.stacked.module()
+
+    def describe(self) -> dict[str, Any]:
+        """Return name, options, and whether models are stacked."""
+        how = {"one_by_one": self.stacked.alone} if self.stacked.alone else {}
+        return {"op": "module", "path": "", "module": self.name, **self.options, **how}
+
+
+def module_network(
+    make: Callable[[], nn.Module],
+    run: RunSpec,
+    example_shape: tuple[int, ...],
+    outputs: int,
+    options: dict[str, Any],
+) -> Network:
+    """Return the network of a user's module.
+
+    Args:
+        make: makes the module.
+        run: the spec.
+        example_shape: shape of one input example.
+        outputs: C.
+        options: the fields that the module was made with.
+
+    Raises:
+        SpecError: the module cannot be made, run or trained, or makes something else than
+            ``[B, outputs]``.
+    """
+
+    def example(count: int) -> Tensor:
+        values = torch.linspace(-1, 1, count * math.prod(example_shape))
+        return values.reshape(count, *example_shape)
+
+    try:
+        stacked = StackedModule(make, example)
+        found = stacked.out_shape
+        if not stacked.params or all(p.role == "buffer" for p in stacked.params):
+            msg = "has no parameter to train"
+            raise ModuleError(msg)
+        if found != (outputs,):
+            msg = (
+                f"makes {['B', *found]} of B examples {list(example_shape)}; it must make"
+                f" [B, {outputs}], one output for each class or value".replace("'", "")
+            )
+            raise ModuleError(msg)
+    except ModuleError as error:
+        raise SpecError([Problem("architecture", run.architecture, str(error))]) from error
+    op = ModuleOp(stacked, run.architecture, options)
+    return Network(run.architecture, [Node(op, (-1,))], example_shape, form="as it is")

@@ -1,0 +1,74 @@
+"""``@plugin.architecture``: a user's own ``nn.Module``, trained stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from zoo.architectures.families import ARCHITECTURES, Family
+from zoo.architectures.module import module_network
+from zoo.architectures.network import Network
+from zoo.errors import Problem, SpecError
+from zoo.fields import Field
+from zoo.plugin.signature import arguments_of, check_loading, first_line
+from zoo.spec.common import COMMON
+from zoo.spec.run import RunSpec
+
+__all__ = ["architecture"]
+
+M = TypeVar("M", bound=Callable[..., nn.Module])
+
+#: What phasezoo's own families read, and a module only if it takes it as an argument.
+_OF_FAMILIES = ("width", "activation", "norm", "weight_transform", "dropout")
+_GIVEN = ("example_shape", "outputs")
+
+
+def architecture(
+    name: str, *, doc: str = "", source: str = "", fields: Iterable[Field] = ()
+) -> Callable[[M], M]:
+    """Register an ``nn.Module`` class, or a function that makes one, as an architecture.
+
+    It is called with those of ``example_shape`` (channels first) and ``outputs`` (classes, or
+    values that an example is given) that it takes. Every other argument is a field: one of every
+    run (``width``, ``activation``) or one of its own, with the argument's default, type and line
+    in the docstring. The module takes ``[B, *example_shape]`` and returns ``[B, outputs]``.
+
+    Args:
+        name: in sweeps: ``architecture = "NAME"``.
+        doc: one line; by default the first of the docstring.
+        source: author, year, arXiv.
+        fields: own fields with bounds, in place of what the signature says.
+
+    Raises:
+        RegistryError: the name is taken, or an argument cannot be a field.
+
+    Example:
+        >>> @plugin.architecture("tiny")  # doctest: +SKIP
+        ... class Tiny(nn.Module):
+        ...     def __init__(self, example_shape, outputs, width: int = 16): ...
+    """
+    what = f"architecture {name!r}"
+    check_loading(what)
+
+    def enter(make: M) -> M:
+        arguments = arguments_of(what, make, given=_GIVEN, declared=fields)
+        fixes = {n: COMMON[n].default for n in _OF_FAMILIES if n not in arguments.common}
+
+        def build(run: RunSpec, example_shape: tuple[int, ...], outputs: int) -> Network:
+            if run.precision != "float32":
+                message = f"a module of your own computes in float32, and {name} is one"
+                raise SpecError([Problem("precision", run.precision, message, "float32")])
+            options = arguments.of(run)
+            known: dict[str, Any] = {"example_shape": tuple(example_shape), "outputs": outputs}
+            given = {n: known[n] for n in arguments.given}
+            return module_network(
+                lambda: make(**given, **options), run, example_shape, outputs, options
+            )
+
+        family = Family(build, arguments.fields, fixes)
+        ARCHITECTURES.register(name, doc=doc or first_line(make), source=source)(family)
+        return make
+
+    return enter

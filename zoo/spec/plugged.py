@@ -1,0 +1,63 @@
+"""Which plug-ins a run uses, and whether those are loaded that it was planned with."""
+
+from __future__ import annotations
+
+import hashlib
+
+from zoo.errors import PluginMissingError
+from zoo.plugins import places
+from zoo.registry import PLUGIN_FIELD
+from zoo.spec.catalogue import catalogue
+from zoo.spec.run import RunSpec
+
+__all__ = ["check_plugins", "plugged_entries", "plugin_hash", "plugins_of"]
+
+
+def plugged_entries(run: RunSpec) -> dict[str, str]:
+    """Return ``"norm 'scaled'"`` -> sha256 of its plug-in, of every entry that a run reads."""
+    found = {}
+    for owner, registry in catalogue().owners.items():
+        value = getattr(run, owner)
+        if value is not None and value in registry and registry.about(value).plugin:
+            found[f"{registry.kind} {value!r}"] = registry.about(value).plugin
+    return found
+
+
+def plugins_of(run: RunSpec) -> tuple[str, ...]:
+    """Return the content hashes of the plug-ins whose entries a run reads, sorted."""
+    return tuple(sorted(set(plugged_entries(run).values())))
+
+
+def plugin_hash(run: RunSpec) -> str | None:
+    """Return what the run's field ``plugin_sha256`` is: a hash of one plug-in, or of several."""
+    found = plugins_of(run)
+    if len(found) < 2:
+        return found[0] if found else None
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
+def check_plugins(run: RunSpec) -> None:
+    """Make sure that the plug-ins are loaded that a planned run was planned with.
+
+    Args:
+        run: the run; one that is not planned yet passes.
+
+    Raises:
+        PluginMissingError: they are not, or have other content.
+    """
+    wanted = getattr(run, PLUGIN_FIELD.name, None)
+    if wanted is None or plugin_hash(run) == wanted:
+        return
+    known = places(wanted)
+    here = plugged_entries(run)
+    files = ", ".join(known) or "its file is not known"
+    options = " ".join(f"--plugin {path}" for path in known) or "--plugin FILE"
+    fix = f"give {options}, or call zoo.load_plugin first in Python"
+    if not here:
+        msg = f"the run uses entries of a plug-in that is not loaded ({files}): {fix}"
+    else:
+        msg = (
+            f"{', '.join(here)} of the loaded plug-in has other content than the run was planned"
+            f" with ({files}, sha256 {wanted}): put the original back, then {fix}"
+        )
+    raise PluginMissingError(msg)
