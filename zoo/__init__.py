@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from zoo.filling import FILLERS
+from zoo.filling import BEFORE_PLUGINS, FILLERS
 from zoo.version import __version__
 
 if TYPE_CHECKING:
@@ -57,7 +57,12 @@ def _fill_registries() -> None:
     load_installed()
 
 
+def _import_plugin_rooms() -> None:
+    import zoo.plugin  # noqa: F401
+
+
 FILLERS.append(_fill_registries)
+BEFORE_PLUGINS.append(_import_plugin_rooms)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["FILLERS"]
+__all__ = ["BEFORE_PLUGINS", "FILLERS"]
 
 #: Called in order before a vocabulary is read. Each fills registries; calling one again is free.
 FILLERS: list[Callable[[], None]] = []
+#: Called before a plug-in is run: every room whose entries it may add to is imported by then, so
+#: that no entry of phasezoo's own counts as the plug-in's.
+BEFORE_PLUGINS: list[Callable[[], None]] = []

@@ -8,6 +8,7 @@ with the same name and another content is another entry.
 from __future__ import annotations
 
 import hashlib
+import importlib.abc
 import importlib.util
 import os
 import sys
@@ -18,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from zoo.errors import RegistryError
+from zoo.filling import BEFORE_PLUGINS
 from zoo.paths import absolute
 from zoo.registry import brought_by, take_out, vocabularies
 
@@ -31,6 +33,7 @@ __all__ = [
     "places",
     "reload_recorded",
     "remember_places",
+    "unload_plugin",
 ]
 
 #: The entry-point group by which an installed package brings entries.
@@ -96,20 +99,18 @@ def load_plugin(path: str | os.PathLike[str]) -> Plugin:
         >>> zoo.load_plugin("my_zoo.py")  # doctest: +SKIP
     """
     place = absolute(path)
-    vocabularies()  # a plug-in comes behind phasezoo's own entries, whose names it cannot take
+    _fill()
     files = _files(place)
     found = Plugin(place, _sha256(place, files))
     before = _LOADED.get(place)
     if before == found:
         return found
-    if before is not None:
-        take_out(before.sha256)
-        del _LOADED[place]
+    unload_plugin(place)
     for other in _LOADED.values():
         if other.sha256 == found.sha256:  # a copy of it; its entries are there
             return other
     with brought_by(found.sha256):
-        _run(place, files, f"{_PREFIX}{found.sha256[:16]}")
+        _run(place, files, _module_name(found))
     _LOADED[place] = found
     return found
 
@@ -121,6 +122,18 @@ def load_plugins(paths: Iterable[str | os.PathLike[str]]) -> tuple[Plugin, ...]:
         RegistryError: as :func:`load_plugin`.
     """
     return tuple(load_plugin(path) for path in paths)
+
+
+def unload_plugin(path: str | os.PathLike[str]) -> None:
+    """Take out what a plug-in brought; one that is not loaded is left alone.
+
+    Args:
+        path: as it was loaded.
+    """
+    found = _LOADED.pop(absolute(path), None)
+    if found is not None:
+        take_out(found.sha256)
+        _forget(_module_name(found))
 
 
 def reload_recorded(recorded: Mapping[str, str]) -> None:
@@ -152,6 +165,7 @@ def load_installed() -> None:
         return
     _INSTALLED.append(True)
     for point in metadata.entry_points(group=GROUP):
+        _fill()
         spec = importlib.util.find_spec(point.module)
         if spec is None or spec.origin is None:
             msg = f"entry point {point.name!r} of {GROUP}: there is no module {point.module}"
@@ -171,6 +185,18 @@ def load_installed() -> None:
             )
             raise RegistryError(msg) from error
         _LOADED[place] = found
+
+
+def _fill() -> None:
+    """Have phasezoo's own entries registered, whose names a plug-in cannot take."""
+    vocabularies()
+    for fill in BEFORE_PLUGINS:
+        fill()
+
+
+def _module_name(plugin: Plugin) -> str:
+    """Return the name that a plug-in is imported by, which no other content has."""
+    return f"{_PREFIX}{plugin.sha256[:16]}"
 
 
 def _files(place: Path) -> dict[str, bytes]:
@@ -203,19 +229,43 @@ def _sha256(place: Path, files: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
+class _Bytes(importlib.abc.SourceLoader):
+    """Loads the very bytes that were hashed, and no cached code of others.
+
+    Args:
+        name: of the module.
+        file: where the bytes were read.
+        content: the bytes.
+    """
+
+    def __init__(self, name: str, file: str, content: bytes) -> None:
+        self.name, self.file, self.content = name, file, content
+
+    def get_filename(self, fullname: str) -> str:
+        """Return where the bytes were read."""
+        return self.file
+
+    def get_data(self, path: str | os.PathLike[str]) -> bytes:
+        """Return the bytes; of code that is cached there is none."""
+        if str(path) != self.file:
+            raise FileNotFoundError(path)
+        return self.content
+
+
 def _run(place: Path, files: Mapping[str, bytes], name: str) -> None:
     """Import a plug-in under a name that no other content has."""
     package = place.is_dir()
     entry = place / "__init__.py" if package else place
+    loader = _Bytes(name, str(entry), files[entry.name])
     spec = importlib.util.spec_from_file_location(
-        name, entry, submodule_search_locations=[str(place)] if package else None
-    )
+        name, entry, loader=loader,
+        submodule_search_locations=[str(place)] if package else None,
+    )  # fmt: skip
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        # the very bytes that were hashed, and no cached code of others
-        exec(compile(files[entry.name], str(entry), "exec"), module.__dict__)
+        loader.exec_module(module)
     except BaseException as error:
         _forget(name)
         if not isinstance(error, Exception):

@@ -18,15 +18,50 @@ from zoo.architectures.default import pullback
 from zoo.architectures.dropout import Dropout
 from zoo.architectures.fused import NormActivation
 from zoo.architectures.linear import Linear
+from zoo.architectures.module import ModuleOp
+from zoo.architectures.norms.own import OwnNorm
 from zoo.architectures.op import Mode, Op, Shape
 from zoo.architectures.pool import GlobalAveragePool
 from zoo.architectures.rule import GenericRule
+from zoo.architectures.stacked_module import StackedModule
 from zoo.architectures.tangent import rule_for
 from zoo.architectures.weights import WEIGHT_TRANSFORMS, transformed
 
 G, B = 3, 4
 VECTOR, SIGNAL, IMAGE = Shape((), 6), Shape((7,), 6), Shape((5, 4), 6)
 OPTIONS = {"norm_groups": 2, "virtual_batch": 2}
+
+
+class Whole(torch.nn.Module):
+    """Takes [B, T, C] as a module of a user's own may, and makes [B, 3]."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(6, 3)
+        self.size = torch.nn.Parameter(torch.ones(20))
+
+    def forward(self, x):
+        return (torch.tanh(self.linear(x)) * self.size.unsqueeze(1)).sum(1)
+
+
+class Scale(torch.nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(channels))
+
+    def forward(self, x):
+        return torch.sin(x) * self.weight.reshape(-1, *[1] * (x.ndim - 2))
+
+
+class OwnScale(OwnNorm):
+    make = Scale
+    per_channel = True
+
+
+def own_module():
+    example = lambda count: torch.linspace(-1, 1, count * 120).reshape(count, 20, 6)  # noqa: E731
+    return ModuleOp(StackedModule(Whole, example), "whole", {})
+
 
 #: Name -> (the op, shapes of its inputs).
 CASES = {
@@ -48,6 +83,8 @@ CASES |= {
     f"{name} weights": (transformed(Conv("op", IMAGE, 4, 1), name), (IMAGE,))
     for name in WEIGHT_TRANSFORMS
 }
+CASES["a module of one's own"] = (own_module(), (IMAGE,))
+CASES["a norm of one's own"] = (OwnScale("op", IMAGE, {}), (IMAGE,))
 #: It is run where there is a GPU, and held there to the two ops that it stands for.
 ELSEWHERE = {NormActivation}
 
@@ -60,13 +97,14 @@ def kinds_of_op():
     while todo:
         kind = todo.pop()
         todo += kind.__subclasses__()
-        if not inspect.isabstract(kind) and kind.__module__.startswith("zoo."):
+        if not inspect.isabstract(kind) and kind.__module__.startswith("zoo.architectures"):
             found.add(kind)
     return found
 
 
 def test_every_op_has_a_case():
-    assert kinds_of_op() - ELSEWHERE == {type(op) for op, _ in CASES.values()}
+    cases = {type(op) for op, _ in CASES.values()} - {OwnScale} | {OwnNorm}
+    assert kinds_of_op() - ELSEWHERE == cases
 
 
 def setting(name, *, training):

@@ -76,9 +76,9 @@ def tame(monkeypatch):
 
     read = module._models
 
-    def healthy(reader):
+    def healthy(reader, judged):
         fine = {"train_loss": 0.001, "train_error": 0.0, "bad": 0.0}
-        return {i: {**found, **fine} for i, found in read(reader).items()}
+        return {i: {**found, **fine} for i, found in read(reader, judged).items()}
 
     monkeypatch.setattr(module, "_models", healthy)
 
@@ -175,7 +175,7 @@ def test_models_that_diverged_or_collapsed_make_a_cell_x(full, monkeypatch):
     read = module._models
     monkeypatch.setattr(
         module, "_models",
-        lambda r: {k: {**v, "train_loss": 2.2, "bad": 0.0} for k, v in read(r).items()},
+        lambda r, j: {k: {**v, "train_loss": 2.2, "bad": 0.0} for k, v in read(r, j).items()},
     )  # fmt: skip
     assert set(label_store(full).labels.phases) == {"X"}
     # with a wider limit none of them is

@@ -168,20 +168,22 @@ def verify(network: Network, *, seed: int = 0, examples: int = 16) -> dict[str, 
         factor = 0.5 + u if symmetry.kind == "scale" else torch.where(u < 0.5, -1.0, 1.0).double()
         moved = apply_scaling(state, symmetry, factor)
         errors["unit"] = max(errors["unit"], _gap(logits(moved), base, scale))
-    slab = torch.from_numpy(row).unsqueeze(0)
-    with torch.no_grad():
-        stacked, _ = network.forward(
-            network.views(slab),
-            network.inputs(x.float() if tokens is None else x).unsqueeze(0),
-            Mode(training=False),
-        )
-    errors["stacked"] = _gap(stacked[0].double(), base, scale)
+    errors["stacked"] = _gap(_stacked(network, row, x), base, scale)
     limit = 1e-5 if exact is torch.float64 else 1e-4
     bad = {k: v for k, v in errors.items() if not v <= limit}
     if bad:
         msg = f"the {network.family} description fails its own check: {bad}"
         raise ZooError(msg)
     return errors
+
+
+def _stacked(network: Network, row: NDArray[np.float32], x: torch.Tensor) -> torch.Tensor:
+    """Return the logits of a row by the stacked forward pass, in float32."""
+    slab = torch.from_numpy(row).unsqueeze(0)
+    inputs = network.inputs(x.float() if network.tokens is None else x).unsqueeze(0)
+    with torch.no_grad():
+        out, _ = network.forward(network.views(slab), inputs, Mode(training=False))
+    return out[0].double()
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:

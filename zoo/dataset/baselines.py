@@ -7,6 +7,7 @@ on, and boosting has no early stopping that could.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +23,12 @@ from zoo.dataset.equivariant import NeuralGraph
 from zoo.dataset.layers import layer_tensors
 from zoo.dataset.structure import by_structure
 from zoo.dataset.view import View
+from zoo.errors import QueryError
 from zoo.objectives import OBJECTIVES, Objective
 
-__all__ = ["Target", "fit_boosting", "fit_neural", "fit_ridge"]
+__all__ = ["Target", "fit_boosting", "fit_neural", "fit_ridge", "readable_models"]
+
+_LOG = logging.getLogger("zoo.dataset")
 
 _ALPHAS = tuple(10.0**e for e in range(-3, 7))
 #: More columns than this are brought to so many principal components before boosting.
@@ -204,6 +208,9 @@ def fit_boosting(
     from sklearn.decomposition import PCA
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+    # the trees cannot be binned where a column has no value to bin
+    known = ~np.isnan(x[train]).all(0)
+    x = x[:, known] if known.any() else np.zeros((len(x), 1), dtype=np.float32)
     if x.shape[1] > _MOST_COLUMNS:
         count = min(_COMPONENTS, len(train))
         pca = PCA(count, svd_solver="randomized", random_state=seed).fit(x[train])
@@ -315,3 +322,27 @@ def _as_objective_takes(target: Target, train: NDArray[np.int64]) -> Tensor:
 
 def _taps(shape: Sequence[int]) -> int:
     return int(np.prod(shape[2:])) if len(shape) > 2 else 1
+
+
+def readable_models(view: View, models: Sequence[str], every: Sequence[str]) -> Sequence[str]:
+    """Return the models that can read a view's rows.
+
+    Args:
+        view: the rows.
+        models: what was asked for.
+        every: what is asked for where nothing is chosen.
+
+    Raises:
+        QueryError: the neural graph was asked for by name, and cannot.
+    """
+    if "neural graph" not in models:
+        return models
+    try:
+        for structure in by_structure(view):
+            structure.require_chain("the neural graph")
+    except QueryError as error:
+        if tuple(models) != tuple(every):
+            raise
+        _LOG.warning("the neural graph is left out: %s", error)
+        return [model for model in models if model != "neural graph"]
+    return models

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.dataset.baselines import Target, fit_boosting, fit_neural, fit_ridge
+from zoo.dataset.baselines import Target, fit_boosting, fit_neural, fit_ridge, readable_models
 from zoo.dataset.features import (
     Features,
     epoch_features,
@@ -242,6 +242,7 @@ def benchmark(
     if unknown:
         msg = f"unknown {unknown}; inputs: {', '.join(INPUTS)}; models: {', '.join(MODELS)}"
         raise QueryError(msg)
+    models = readable_models(view, models, MODELS)
     if len(view) > limit:
         view = view.take(np.sort(permutation(seed, Stream.SAMPLE, 4, len(view))[:limit]))
     targets = make_targets(view, tasks)

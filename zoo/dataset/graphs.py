@@ -170,7 +170,12 @@ def batch_pyg(graphs: list[Any]) -> Any:
 
 @lru_cache(maxsize=1024)
 def graph_layout(structure: Structure) -> GraphLayout:
-    """Return the graph of a structure whose layers follow one another."""
+    """Return the graph of a structure whose layers follow one another.
+
+    Raises:
+        QueryError: they do not.
+    """
+    structure.require_chain("the form 'graph'")
     layout = structure.layout
     sizes: list[int] = []
     sources: list[NDArray[np.int64]] = []

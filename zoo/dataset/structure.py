@@ -65,6 +65,23 @@ class Structure:
         """P: values of a row, buffers included."""
         return self.layout.params
 
+    def require_chain(self, what: str) -> None:
+        """Make sure that layers follow one another, so that a row can be read as a list of them.
+
+        Args:
+            what: what reads it so.
+
+        Raises:
+            QueryError: they do not, or nothing is known of them.
+        """
+        ops = [json.loads(op) for op in self.ops]
+        if any("reads" in op or op["op"] == "module" for op in ops):
+            msg = (
+                f"{what} needs layers that follow one another, and of {self.family!r} that is not"
+                " known: query other architectures, or take the form 'flat' or 'tokens'"
+            )
+            raise QueryError(msg)
+
     def group(self, name: str) -> PermutationGroup:
         """Return the permutation group of this name.
 

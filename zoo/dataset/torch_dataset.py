@@ -22,7 +22,7 @@ from zoo.dataset.any_view import AnyView
 from zoo.dataset.augment import RowBatch, Transform, apply_transforms
 from zoo.dataset.collation import single_item
 from zoo.dataset.graphs import batch_pyg, encode_graphs, require_pyg
-from zoo.dataset.layers import layer_tensors
+from zoo.dataset.layers import LayerTensors, layer_tensors
 from zoo.dataset.loading import Item, ShardBatches, make_loader
 from zoo.dataset.normalization import Normalization
 from zoo.dataset.structure import Structure, structure_of
@@ -52,7 +52,12 @@ FORMS.register("pyg", doc="the graph as torch_geometric.data.Data")(
 )
 FORMS.register(
     "layers", doc="weights and biases layer by layer", source="Zhou et al. 2023, arXiv 2302.14040"
-)(lambda rows, structure, size: layer_tensors(rows, structure.layout))
+)(lambda rows, structure, size: _layers(rows, structure))
+
+
+def _layers(rows: Tensor, structure: Structure) -> LayerTensors:
+    structure.require_chain("the form 'layers'")
+    return layer_tensors(rows, structure.layout)
 
 
 class WeightDataset(Dataset[Any]):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 
 from zoo.errors import PluginMissingError
-from zoo.plugins import places
+from zoo.plugins import loaded_plugins, places
 from zoo.registry import PLUGIN_FIELD
 from zoo.spec.catalogue import catalogue
 from zoo.spec.run import RunSpec
 
-__all__ = ["check_plugins", "plugged_entries", "plugin_hash", "plugins_of"]
+__all__ = [
+    "check_plugins", "entries_of", "paths_of", "plugged_entries", "plugin_hash", "plugins_of",
+]  # fmt: skip
 
 
 def plugged_entries(run: RunSpec) -> dict[str, str]:
@@ -21,6 +24,19 @@ def plugged_entries(run: RunSpec) -> dict[str, str]:
         if value is not None and value in registry and registry.about(value).plugin:
             found[f"{registry.kind} {value!r}"] = registry.about(value).plugin
     return found
+
+
+def entries_of(runs: Sequence[RunSpec]) -> dict[str, str]:
+    """Return entry -> sha256 of its plug-in, of all entries of runs that share a cohort."""
+    if getattr(runs[0], PLUGIN_FIELD.name, None) is None:
+        return {}
+    return {entry: sha256 for run in runs for entry, sha256 in plugged_entries(run).items()}
+
+
+def paths_of(entries: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return sha256 -> path of the loaded plug-ins that brought entries: entry -> sha256."""
+    hashes = {sha256 for table in entries for sha256 in table.values()}
+    return {p.sha256: str(p.path) for p in loaded_plugins() if p.sha256 in hashes}
 
 
 def plugins_of(run: RunSpec) -> tuple[str, ...]:

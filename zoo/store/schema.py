@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.registry import reserve
 from zoo.spec.origin import ORIGIN_COLUMNS, TrainedOrigin, origin_columns
 from zoo.spec.run import RunSpec, field_infos
 from zoo.store.shard import ShardSpec
@@ -49,6 +50,15 @@ ALWAYS_WRITTEN = ("metrics", "status", "last")
 
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
+
+
+#: Columns that stand beside the fields of a run, besides what objectives and stages record.
+_COLUMNS = (
+    "run_id", "cohort", "row", "load", "temperature", "status", "reason", "diverged_step",
+    "params", "flops", "wall_s", "checkpoint", "step", "epoch", "from_end", "last", "metric",
+    "metrics", "step_lr", "grad_norm", "update_norm", "weight_norm", "init_distance", "phase",
+)  # fmt: skip
+reserve("a store", (*SLABS, *ORIGIN_COLUMNS, *_COLUMNS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from zoo.architectures import NORMS
+from zoo.architectures import NORMS, Network
 from zoo.data import Dataset
 from zoo.data.augment import AUGMENTATIONS
-from zoo.errors import Problem
+from zoo.errors import Problem, SpecError
 from zoo.objectives import OBJECTIVES, TARGETS, Objective
 from zoo.registry import vocabulary
 from zoo.spec.run import RunSpec
 
-__all__ = ["misfits"]
+__all__ = ["check_scores", "misfits"]
 
 #: What to do with targets that no objective of the user's choice takes.
 _REMEDIES = {
@@ -64,3 +64,15 @@ def _lack(
     lack = objective.lack(needs)
     if lack:
         yield Problem(field, value, lack, allowed)
+
+
+def check_scores(runs: Sequence[RunSpec], network: Network) -> None:
+    """Refuse scores that read a last layer where the network has none that is known."""
+    if network.head.reads_features:
+        return
+    scores: Any = vocabulary("score")
+    for name in {run.score for run in runs if run.score != "none"}:
+        if getattr(scores[name], "last_layer", False):
+            message = f"reads what enters the last layer, which is not known of {network.family!r}"
+            allowed = "a score of outputs or of whole gradients: el2n, grand, loss, margin"
+            raise SpecError([Problem("score", name, message, allowed)])

@@ -17,18 +17,16 @@ from zoo.data import Dataset, prepare
 from zoo.data.places import chosen_paths
 from zoo.errors import Problem, SpecError
 from zoo.objectives import OBJECTIVES
-from zoo.plugins import loaded_plugins
-from zoo.registry import PLUGIN_FIELD, vocabulary
 from zoo.seeds import Stream, permutation
 from zoo.spec import RecordSpec, RunSpec, Sweep
 from zoo.spec.catalogue import catalogue, field_infos
 from zoo.spec.limits import MAX_PARAMS, MAX_RECORDED
-from zoo.spec.plugged import plugged_entries
+from zoo.spec.plugged import entries_of, paths_of
 from zoo.train.backends import BACKENDS, DEVICES, can_compile
 from zoo.train.checkpoint import recorded
 from zoo.train.contents import Contents, check_unchanged, read_contents
 from zoo.train.evaluate import CHUNK
-from zoo.train.misfits import misfits
+from zoo.train.misfits import check_scores, misfits
 from zoo.train.plan import Cohort, Plan, metrics_of
 
 __all__ = ["cohort_key", "group_size", "plan"]
@@ -76,11 +74,10 @@ def plan(
         _check_extension(sweep, base)
     known = {run_id for c in base.cohorts for run_id in c.run_ids} if base else set()
     places = chosen_paths(sweep.paths, paths)
-    wanted = tuple(sweep.runs())
-    contents = read_contents(wanted, places)
+    contents = read_contents(sweep.runs(), places)
     data = contents.data
     if base is not None:
-        check_unchanged(contents, wanted, base, known_scores or {}, f"sweep {sweep.name!r}")
+        check_unchanged(contents, sweep.runs(), base, known_scores or {}, f"sweep {sweep.name!r}")
     infos = dict(base.data) if base else {}
     resolved = _resolve(sweep, contents, backend)
     for name, dataset in data.items():
@@ -99,8 +96,7 @@ def plan(
         dataset = data[stack[0].data]
         try:
             network = build(stack[0], dataset.example_shape, dataset.classes)
-            _check_size(stack[0], network)
-            _check_scores(stack, network)
+            _check_network(stack, network)
         except SpecError as error:
             problems.update(dict.fromkeys(error.problems, len(stack)))
             continue
@@ -120,14 +116,8 @@ def plan(
         cohorts=(*(base.cohorts if base else ()), *cohorts),
         paths={**(base.paths if base else {}), **places},
         options=dict(sweep.options),
-        plugins={**(base.plugins if base else {}), **_plugin_paths(cohorts)},
+        plugins={**(base.plugins if base else {}), **paths_of(c.plugins for c in cohorts)},
     )
-
-
-def _plugin_paths(cohorts: Sequence[Cohort]) -> dict[str, str]:
-    """Return sha256 -> path of the plug-ins that cohorts use."""
-    used = {sha256 for cohort in cohorts for sha256 in cohort.plugins.values()}
-    return {p.sha256: str(p.path) for p in loaded_plugins() if p.sha256 in used}
 
 
 def cohort_key(run: RunSpec, dataset: Dataset, record: RecordSpec) -> dict[str, Any]:
@@ -242,26 +232,16 @@ def _counted(problems: Mapping[Problem, int]) -> list[Problem]:
     ]
 
 
-def _check_size(run: RunSpec, network: Network) -> None:
+def _check_network(runs: Sequence[RunSpec], network: Network) -> None:
     """Refuse a network that cannot be meant, before any of its values is allocated."""
+    run = runs[0]
+    check_scores(runs, network)
     if network.layout.params > MAX_PARAMS:
         message = (
             f"{run.architecture} of depth {run.depth} has {network.layout.params:,} parameters"
         )
         allowed = f"up to {MAX_PARAMS:,} parameters"
         raise SpecError([Problem("width", run.width, message, allowed)])
-
-
-def _check_scores(runs: Sequence[RunSpec], network: Network) -> None:
-    """Refuse scores that read a last layer where the network has none that is known."""
-    if network.head.reads_features:
-        return
-    scores: Any = vocabulary("score")
-    for name in {run.score for run in runs if run.score != "none"}:
-        if getattr(scores[name], "last_layer", False):
-            message = f"reads what enters the last layer, which is not known of {network.family!r}"
-            allowed = "a score of outputs or of whole gradients: el2n, grand, loss, margin"
-            raise SpecError([Problem("score", name, message, allowed)])
 
 
 def _cohort(
@@ -308,15 +288,8 @@ def _cohort(
         device=device,
         guessing=objective.guessing(dataset.train_y, dataset.classes),
         fields=_columns(ordered),
-        plugins=_plugged(ordered),
+        plugins=entries_of(ordered),
     )
-
-
-def _plugged(runs: Sequence[RunSpec]) -> dict[str, str]:
-    """Return entry -> sha256 of its plug-in, of all entries of runs that share a cohort."""
-    if getattr(runs[0], PLUGIN_FIELD.name, None) is None:
-        return {}
-    return {entry: sha256 for run in runs for entry, sha256 in plugged_entries(run).items()}
 
 
 def _columns(runs: Sequence[RunSpec]) -> tuple[str, ...]:
