@@ -148,6 +148,8 @@ def _print_plan(
         f"  time      about {duration(cost.seconds)} with {plural(cost.workers, 'worker')}"
         f" ({how}; {duration(cost.core_seconds)} of one core)"
     )
+    for note in _one_by_one(missing):
+        print(f"  note      {note}")
     rows = [
         {
             "cohort": c.cohort,
@@ -163,6 +165,19 @@ def _print_plan(
     ]
     print()
     print(format_table(rows, limit=30))
+
+
+def _one_by_one(plan: Plan) -> list[str]:
+    """Return a sentence for each network of a user's own whose models cannot be stacked."""
+    found = {}
+    for cohort in plan.cohorts:
+        for op in cohort.architecture["ops"]:
+            if "one_by_one" in op:
+                found[cohort.key["architecture"]] = op["one_by_one"]
+    return [
+        f"{name}: models are trained one by one, since torch.func.vmap cannot take it: {why}"
+        for name, why in found.items()
+    ]
 
 
 def _scoring(plan: Plan) -> tuple[ScoringJob, ...]:
