@@ -25,6 +25,7 @@ from clustered import (
 
 from zoo.launch.local import run
 from zoo.launch.submissions import submissions
+from zoo.plugins import unload_plugin
 from zoo.store import StoreReader, content_hash, verify_store
 from zoo.store.commits import read_seal
 from zoo.store.paths import StorePaths
@@ -265,3 +266,56 @@ def test_the_doctor_knows_this_cluster(tmp_path):
     bad = profile_file(tmp_path, "bad", partition="nowhere", cpus=99, gpus=9, time="0:05:00")
     levels = {(f["level"], f["topic"]) for f in ask("doctor", bad, code=2)}
     assert {("error", "partition"), ("error", "test"), ("warning", "time")} <= levels
+
+
+PLUGIN = '''
+import torch
+from torch import nn
+
+from zoo import plugin
+
+
+@plugin.architecture("small")
+class Small(nn.Module):
+    """A linear map behind a batch norm."""
+
+    def __init__(self, example_shape, outputs, rows: int = 2):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(64)
+        self.first = nn.Linear(64, rows)
+        self.head = nn.Linear(rows, outputs)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.first(self.norm(x.flatten(1)))))
+
+
+@plugin.metric("largest")
+def largest(model):
+    """Largest weight."""
+    return max(float(p.abs().max()) for p in model.module.parameters())
+'''
+
+
+def test_jobs_load_the_plugins_of_a_submission(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(PLUGIN)
+    plugin = ("--plugin", file)
+    sweep = tmp_path / "small.toml"
+    sweep.write_text(
+        'name = "small"\n[base]\ndata = "digits"\narchitecture = "small"\nsteps = 6\n'
+        "[grid]\nrows = [2, 3]\nseed = [0, 1]\n[record]\nsteps = [6]\n"
+    )
+    store, local = tmp_path / "z.zarr", tmp_path / "local.zarr"
+    profile = profile_file(tmp_path, memory="2GB")
+    ask("submit", sweep, "--out", store, "--cluster", profile, *plugin,
+        "--then", "landscape --metrics largest")  # fmt: skip
+    status = wait_until_done(store)
+    assert status["complete"], status["counts"]
+    assert {e["state"] for e in status["cluster"]["elements"]} == {"COMPLETED"}
+    zoo("run", sweep, "--out", local, "-q", *plugin)
+    zoo("landscape", local, "--metrics", "largest", "-q", *plugin)
+    assert content_hash(store) == content_hash(local)
+    shown = [ask("query", path, "epoch > 0", "--columns", "run_id,rows,largest")
+             for path in (store, local)]  # fmt: skip
+    assert shown[0] == shown[1]
+    unload_plugin(file)
