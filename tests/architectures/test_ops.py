@@ -13,6 +13,7 @@ import torch
 import zoo.architectures
 from zoo.architectures import ACTIVATIONS, NORMS
 from zoo.architectures.activations import Activation
+from zoo.architectures.combine import Add, Concatenate, Multiply
 from zoo.architectures.conv import Conv
 from zoo.architectures.default import pullback
 from zoo.architectures.dropout import Dropout
@@ -21,8 +22,9 @@ from zoo.architectures.linear import Linear
 from zoo.architectures.module import ModuleOp
 from zoo.architectures.norms.own import OwnNorm
 from zoo.architectures.op import Mode, Op, Shape
-from zoo.architectures.pool import GlobalAveragePool
+from zoo.architectures.pool import GlobalAveragePool, Pool
 from zoo.architectures.rule import GenericRule
+from zoo.architectures.sequence import Attention, Embedding, PositionEmbedding, PositionLinear
 from zoo.architectures.stacked_module import StackedModule
 from zoo.architectures.tangent import rule_for
 from zoo.architectures.weights import WEIGHT_TRANSFORMS, transformed
@@ -69,6 +71,36 @@ CASES = {
     "conv of a signal": (Conv("op", SIGNAL, 4, 1), (SIGNAL,)),
     "conv": (Conv("op", IMAGE, 4, 1), (IMAGE,)),
     "conv by two": (Conv("op", IMAGE, 4, 2), (IMAGE,)),
+    "conv of one position": (Conv("op", IMAGE, 4, 1, kernel=1), (IMAGE,)),
+    "conv by two of one position": (Conv("op", IMAGE, 4, 2, kernel=1), (IMAGE,)),
+    "conv of five by three": (Conv("op", IMAGE, 4, 3, kernel=5, padding=1), (IMAGE,)),
+    "conv without padding": (Conv("op", IMAGE, 4, 1, padding=0), (IMAGE,)),
+    "conv with much padding": (Conv("op", IMAGE, 4, 2, kernel=2, padding=2), (IMAGE,)),
+    "conv without bias": (Conv("op", IMAGE, 4, 2, bias="without"), (IMAGE,)),
+    "conv of two extents": (
+        Conv("op", IMAGE, 4, (1, 2), kernel=(3, 2), padding=(1, 0)),
+        (IMAGE,),
+    ),
+    "conv of a signal by three": (Conv("op", SIGNAL, 4, 3, kernel=4), (SIGNAL,)),
+    "sum": (Add("op", IMAGE, 3), (IMAGE,) * 3),
+    "product": (Multiply("op", IMAGE, 2), (IMAGE,) * 2),
+    "side by side": (Concatenate("op", (IMAGE, Shape((5, 4), 2))), (IMAGE, Shape((5, 4), 2))),
+    "linear at positions": (PositionLinear("op", SIGNAL, 4), (SIGNAL,)),
+    "linear at positions without bias": (
+        PositionLinear("op", SIGNAL, 4, bias="without"),
+        (SIGNAL,),
+    ),
+    "embedding": (Embedding("op", (7,), 5, 6), (Shape((7,), 1),)),
+    "embedding of positions": (PositionEmbedding("op", SIGNAL), (SIGNAL,)),
+    "attention": (Attention("op", SIGNAL, 2), (SIGNAL,)),
+    "causal attention": (Attention("op", SIGNAL, 3, causal="yes"), (SIGNAL,)),
+    "average of windows": (Pool("op", IMAGE, "average", 2), (IMAGE,)),
+    "average of windows that overlap": (
+        Pool("op", IMAGE, "average", 3, stride=2, padding=1),
+        (IMAGE,),
+    ),
+    "maximum of windows": (Pool("op", IMAGE, "max", 3, stride=1, padding=1), (IMAGE,)),
+    "maximum of windows of a signal": (Pool("op", SIGNAL, "max", 2), (SIGNAL,)),
     "mean over positions": (GlobalAveragePool("op", IMAGE), (IMAGE,)),
     "dropout": (Dropout("op", IMAGE, 1), (IMAGE,)),
 }
@@ -120,6 +152,8 @@ def setting(name, *, training):
         if key.endswith("running_var"):
             p[key] = p[key].square() + 0.5
     xs = tuple(draw(G, B, shape.positions, shape.channels) for shape in shapes)
+    if isinstance(op, Embedding):
+        xs = (torch.randint(op.tokens, xs[0].shape, generator=gen),)
     mode = Mode(
         training=training,
         dtype=torch.float64,
@@ -131,11 +165,16 @@ def setting(name, *, training):
     return op, p, xs, draw(G, B, out.positions, out.channels), mode, draw
 
 
+def moving(xs):
+    """Which inputs have a gradient: tokens have none."""
+    return tuple(x.is_floating_point() for x in xs)
+
+
 def default_pullback(op, p, xs, mode):
     def forward(own, xs, mode):
         return op.value({**p, **own}, xs, mode)
 
-    return pullback(forward, op.trained(p), xs, mode, (True,) * len(xs))
+    return pullback(forward, op.trained(p), xs, mode, moving(xs))
 
 
 def assert_equal(found, wanted):
@@ -153,14 +192,14 @@ def test_outputs_and_gradients(name, training, conv):
     other = replace(mode, new_buffers={})
     y, back = default_pullback(op, p, xs, other)
     wanted, grads = back(dy)
-    found, saved = op.run(p, xs, mode, (True,) * len(xs))
+    found, saved = op.run(p, xs, mode, moving(xs))
     torch.testing.assert_close(found, y, rtol=1e-12, atol=1e-12)
     assert found.shape == dy.shape
-    dxs, own = op.pull(p, saved, dy, mode, (True,) * len(xs))
+    dxs, own = op.pull(p, saved, dy, mode, moving(xs))
     assert_equal(own, grads)
     assert_equal(dict(enumerate(dxs)), dict(enumerate(wanted)))
     assert_equal(mode.new_buffers, other.new_buffers)
-    alone = op.pull_inputs(p, saved, dy, mode, (True,) * len(xs))
+    alone = op.pull_inputs(p, saved, dy, mode, moving(xs))
     assert_equal(dict(enumerate(alone)), dict(enumerate(wanted)))
 
 
@@ -170,8 +209,8 @@ def test_tangents_and_second_derivatives(name):
     v = {key: draw(*value.shape) for key, value in op.trained(p).items()}
     dd = draw(*dy.shape)
     for moves in (True, False):
-        needs = (moves,) * len(xs)
-        dxs = tuple(draw(*x.shape) if moves else None for x in xs)
+        needs = tuple(moves and moving for moving in moving(xs))
+        dxs = tuple(draw(*x.shape) if need else None for x, need in zip(xs, needs, strict=True))
         fast, slow = rule_for(op, p, xs, mode), GenericRule(op, p, xs, mode)
         for rule in (fast, slow):
             rule.prepare(dy)
@@ -182,7 +221,7 @@ def test_tangents_and_second_derivatives(name):
         assert_equal(*along)
         (found, own), (wanted, grads) = fast.pull(v, dd, needs), slow.pull(v, dd, needs)
         assert_equal(own, grads)
-        if not moves:  # a rule may return what is not wanted
+        if not all(needs):  # a rule may return what is not wanted
             continue
         assert_equal(dict(enumerate(found)), dict(enumerate(wanted)))
 
@@ -196,19 +235,39 @@ def test_tangents_and_second_derivatives(name):
         assert_equal(dict(enumerate(wanted)), dict(enumerate(second)))
 
 
+def as_module_takes(op, x, shape):
+    images = x.mT.reshape(B, shape.channels, *shape.spatial)
+    return images.movedim(1, -1) if op.channels_last else images
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if "own" not in n and "dropout" not in n])
+def test_the_plain_module_computes_the_same(name):
+    op, p, xs, dy, mode, _ = setting(name, training=False)
+    y, _ = op.run(p, xs, mode, moving(xs))
+    module = op.module().double().eval()
+    for g in range(G):
+        state = {param.suffix: p[op.key(param.suffix)][g] for param in op.params()}
+        module.load_state_dict(state, strict=False)
+        shapes = CASES[name][1]
+        made = module(*(as_module_takes(op, x[g], s) for x, s in zip(xs, shapes, strict=True)))
+        wanted = as_module_takes(op, y[g], op.out_shape())
+        torch.testing.assert_close(made, wanted, rtol=1e-9, atol=1e-9)
+    assert dy.shape == y.shape
+
+
 @pytest.mark.parametrize("conv", ["im2col", "grouped"])
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name][0].params()])
 def test_gradients_of_single_examples(name, conv):
     op, p, xs, dy, mode, _ = setting(name, training=False)
     mode = replace(mode, conv=conv)
-    _, saved = op.run(p, xs, mode, (True,) * len(xs))
+    _, saved = op.run(p, xs, mode, moving(xs))
     fast = op.example_gradients(p, xs, saved, dy, mode)
     slow = op.written_gradients(p, xs, dy, mode)
     # norms are added up in float32, whatever comes in
     for found, wanted in ((fast.square_norms(), slow.square_norms()), (fast.gram(), slow.gram())):
         torch.testing.assert_close(found.double(), wanted.double(), rtol=1e-5, atol=1e-6)
     total = {key: grad.sum(1) for key, grad in slow.gradients.items()}
-    assert_equal(total, op.pull(p, saved, dy, mode, (True,) * len(xs))[1])
+    assert_equal(total, op.pull(p, saved, dy, mode, moving(xs))[1])
     for n in range(B):  # an example by itself
         one = tuple(x[:, n : n + 1] for x in xs)
         _, grads = default_pullback(op, p, one, mode)[1](dy[:, n : n + 1])

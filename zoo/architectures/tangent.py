@@ -12,6 +12,8 @@ own has the generic one (:mod:`zoo.architectures.rule`).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -51,15 +53,17 @@ class _Conv(UnaryRule):
         return grid.reshape(B, G * C, *self.op.inputs.spatial)
 
     def _convolve(self, images: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
-        convolve = torch.conv1d if self.op.axes == 1 else torch.conv2d
-        return convolve(images, filters, bias, self.op.stride, 1, 1, self.x.shape[0])
+        convolve: Any = torch.conv1d if self.op.axes == 1 else torch.conv2d
+        op = self.op
+        out: Tensor = convolve(images, filters, bias, op.stride, op.padding, 1, self.x.shape[0])
+        return out
 
     def _adjoint(
         self, d: Tensor, images: Tensor, filters: Tensor, *, need_dx: bool
     ) -> tuple[Tensor, Tensor]:
         ones = [1] * self.op.axes
         dx, dw, _ = torch.ops.aten.convolution_backward(
-            d, images, filters, None, [self.op.stride] * self.op.axes, ones, ones,
+            d, images, filters, None, list(self.op.stride), list(self.op.padding), ones,
             False, [0] * self.op.axes, self.x.shape[0], [need_dx, True, False],  # noqa: FBT003
         )  # fmt: skip
         return dx, dw
@@ -75,7 +79,8 @@ class _Conv(UnaryRule):
     def forward(self, v: Params, dx: Tangent) -> Tangent:
         G, B = self.x.shape[:2]
         self.along = v[self.op.key("weight")].flatten(0, 1)
-        y = self._convolve(self.images, self.along, v[self.op.key("bias")].reshape(-1))
+        bias = v[self.op.key("bias")].reshape(-1) if self.op.bias else None
+        y = self._convolve(self.images, self.along, bias)
         self.moved = None if dx is None else self._images(dx)
         if self.moved is not None:
             y += self._convolve(self.moved, self.filters, None)
@@ -92,10 +97,9 @@ class _Conv(UnaryRule):
             if need_dx:
                 out = out + more
         shape = (G, self.op.outputs, *self.filters.shape[1:])
-        grads = {
-            self.op.key("weight"): weight.view(shape),
-            self.op.key("bias"): dd.sum((1, 2)),
-        }
+        grads = {self.op.key("weight"): weight.view(shape)}
+        if self.op.bias:
+            grads[self.op.key("bias")] = dd.sum((1, 2))
         if not need_dx:
             return None, grads
         return out.view(B, G, C, -1).permute(1, 0, 3, 2), grads
