@@ -6,6 +6,7 @@ batches; evaluation and storage are in none of them.
 
     python benchmarks/bench_train.py                  # the whole table
     python benchmarks/bench_train.py --quick          # a few rows
+    python benchmarks/bench_train.py --modules        # a user's own modules, of docs/extend.md
     python benchmarks/bench_train.py --json out.json
 """
 
@@ -16,6 +17,7 @@ import dataclasses
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,19 +30,24 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.nn import functional as F
 
 from zoo.architectures import build
+from zoo.architectures.init import initial_row_of
+from zoo.arithmetic import pinned
 from zoo.data import load, prepare
 from zoo.objectives import OBJECTIVES
 from zoo.optim import OPTIMIZERS
+from zoo.plugins import load_plugin
 from zoo.spec import RunSpec
 from zoo.train.backends import PRECISIONS, conv_form, step_function
 from zoo.train.group import make_group
 from zoo.train.memory import keep_freed_memory
-from zoo.train.planner import cohort_key, group_size
+from zoo.train.planner import OWN_GROUP, cohort_key, group_size
 from zoo.train.segment import stacked_segment
 from zoo.train.step import Recipe, State
 from zoo.train.task_data import TaskData
 
 BATCH = 32
+#: Models that vmap takes at once of modules that are not ours.
+VMAP_GROUP = 64
 
 
 @dataclass(frozen=True)
@@ -185,9 +192,7 @@ def zoo_engine(case: Case, data: Data, G: int, backend: str) -> Callable[[int], 
                     conv_form(backend), dropout=False)  # fmt: skip
     group = make_group(runs, np.zeros((G, 1), dtype=np.int64), G, task, subset=False)
     take_step = step_function(recipe, backend)
-    from zoo.architectures import initial_row
-
-    rows = [initial_row(network.layout, init="default", scale=1.0, seed=s) for s in range(G)]
+    rows = [initial_row_of(network, run) for run in runs]
     slab = torch.from_numpy(np.stack(rows))
     trained = network.layout.trained
     moments = tuple(torch.zeros(G, trained) for _ in recipe.optimizer.moments)
@@ -226,22 +231,25 @@ def matmul_engine(case: Case, data: Data, G: int) -> Callable[[int], None]:
 
 def run_case(case: Case, data: Data, steps: int, rounds: int) -> dict[str, object]:
     network = build(case.spec(), data.prepared.example_shape, data.prepared.classes)
-    G = group_size(network, BATCH)
+    G = OWN_GROUP if network.bits_vary else group_size(network, BATCH)
+    many = VMAP_GROUP if case.architecture.startswith("my_") else G
     loop = measure(loop_engine(case, data), steps, rounds)
     row: dict[str, object] = {**dataclasses.asdict(case), "params": network.layout.params, "G": G}
     row["loop_us"] = loop.cpu * 1e6
     engines: dict[str, Callable[[], Callable[[int], None]]] = {
         "zoo_eager": lambda: zoo_engine(case, data, G, "eager"),
         "zoo_compiled": lambda: zoo_engine(case, data, G, "compiled"),
-        "vmap_eager": lambda: vmap_engine(case, data, G, compiled=False),
-        "vmap_compiled": lambda: vmap_engine(case, data, G, compiled=True),
+        "vmap_eager": lambda: vmap_engine(case, data, many, compiled=False),
+        "vmap_compiled": lambda: vmap_engine(case, data, many, compiled=True),
     }
     for name, make in engines.items():
         torch._dynamo.reset()
-        timing = measure(make(), steps, rounds)
-        row[f"{name}_x"] = loop.cpu / (timing.cpu / G)
-        row[f"{name}_wall_x"] = loop.wall / (timing.wall / G)
-        row[f"{name}_models_steps_per_s"] = G / timing.cpu
+        with pinned():  # as training does; attention is plain products there
+            timing = measure(make(), steps, rounds)
+        count = many if name.startswith("vmap") else G
+        row[f"{name}_x"] = loop.cpu / (timing.cpu / count)
+        row[f"{name}_wall_x"] = loop.wall / (timing.wall / count)
+        row[f"{name}_models_steps_per_s"] = count / timing.cpu
         row[f"{name}_compile_s"] = timing.compile
     row["limit_x"] = float("nan")
     if case.architecture == "mlp":
@@ -262,6 +270,17 @@ def cases(*, quick: bool) -> list[Case]:
     return found
 
 
+def own_modules() -> list[Case]:
+    """Load the plug-in of docs/extend.md; return its networks."""
+    page = (Path(__file__).parents[1] / "docs" / "extend.md").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "my_zoo.py"
+        file.write_text(page.split("```python\n")[1].split("```")[0])
+        load_plugin(file)
+    return [Case(name, 16, "none", o) for name in ("my_resnet", "my_attention")
+            for o in ("sgd", "adamw")]  # fmt: skip
+
+
 def environment() -> dict[str, object]:
     model = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -272,7 +291,7 @@ def environment() -> dict[str, object]:
 
 
 HEADER = (
-    f"{'model':<10} {'norm':<6} {'opt':<6} {'G':>3} {'loop us':>8} {'eager x':>8} {'comp x':>8} "
+    f"{'model':<15} {'norm':<6} {'opt':<6} {'G':>3} {'loop us':>8} {'eager x':>8} {'comp x':>8} "
     f"{'vmap x':>8} {'vmapC x':>8} {'zoo/vmapC':>9} {'limit x':>8} {'compile s':>9}"
 )
 
@@ -281,7 +300,7 @@ def format_row(r: dict) -> str:
     name = f"{r['architecture']}-{r['width']}"
     ahead = r["zoo_compiled_x"] / r["vmap_compiled_x"]
     return (
-        f"{name:<10} {r['norm']:<6} {r['optimizer']:<6} {r['G']:>3} {r['loop_us']:>8.0f} "
+        f"{name:<15} {r['norm']:<6} {r['optimizer']:<6} {r['G']:>3} {r['loop_us']:>8.0f} "
         f"{r['zoo_eager_x']:>8.1f} {r['zoo_compiled_x']:>8.1f} {r['vmap_eager_x']:>8.1f} "
         f"{r['vmap_compiled_x']:>8.1f} {ahead:>9.2f} {r['limit_x']:>8.1f} "
         f"{r['zoo_compiled_compile_s']:>9.1f}"
@@ -291,6 +310,7 @@ def format_row(r: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--modules", action="store_true", help="the networks of docs/extend.md")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -304,7 +324,7 @@ def main() -> None:
     print("limit = the same for the matrix products of an MLP's step alone, by torch.bmm")
     print(HEADER)
     rows = []
-    for case in cases(quick=args.quick):
+    for case in own_modules() if args.modules else cases(quick=args.quick):
         rows.append(run_case(case, data, args.steps, args.rounds))
         print(format_row(rows[-1]), flush=True)
     if args.json:

@@ -41,6 +41,9 @@ BIT_VARIABLES = (
     "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "TORCH_BLAS_PREFER_CUBLASLT",
 )  # fmt: skip
 
+#: Modules that load a BLAS library of their own.
+_WITH_BLAS = ("numpy", "scipy.linalg", "scipy.linalg.blas", "scipy.sparse.linalg", "sklearn")
+
 _Write = Callable[[Any], object]
 
 
@@ -327,10 +330,15 @@ def _convolutions_use_tf32() -> bool:
 
 
 @cache
-def _blas() -> Any:
+def _blas_of(loaded: tuple[bool, ...]) -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
+
+
+def _blas() -> Any:
+    """Return the BLAS libraries of the process; scipy brings one of its own when it is imported."""
+    return _blas_of(tuple(name in sys.modules for name in _WITH_BLAS))
 
 
 def _blas_threads(wanted: int) -> int:

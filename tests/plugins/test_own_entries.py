@@ -70,7 +70,7 @@ def rows(trainer, resume=None):
 def test_a_module_is_trained_as_by_plain_pytorch(page_plugin, kind, optimizer):
     lr = 0.05 if optimizer == "sgd" else 0.001
     # the bias of keys has no gradient but rounding, which Adam would blow up without a large eps
-    own = {"eps": 1e-3} if optimizer == "adamw" else {}
+    own = {"eps": 1e-2} if optimizer == "adamw" else {}
     run = RunSpec(**{**BASE, **KINDS[kind], **own, "optimizer": optimizer, "lr": lr, "seed": 3})
     trainer = trainer_of([run])
     run = trainer.runs[0]
@@ -123,7 +123,8 @@ def test_every_entry_compiles(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_neighbours_slots_and_dummies_change_no_bit(kind):
     runs = runs_of(kind, 11)
-    size = {} if kind in ("resnet", "attention", "norm", "norm-cnn") else {"group_rows": 8}
+    # groups of code that is not ours are of one size whatever the number of models
+    size = {} if kind in ("attention", "norm", "norm-cnn") else {"group_rows": 8}
     wanted = rows(trainer_of(runs, **size))
     order = np.random.default_rng(0).permutation(11)
     for some in ([runs[i] for i in order], runs[3:6], runs[7:8]):
@@ -133,7 +134,7 @@ def test_neighbours_slots_and_dummies_change_no_bit(kind):
 
 
 def test_groups_of_own_modules_are_all_of_one_size():
-    sizes = {trainer_of(runs_of("resnet", n)).cohort.group_rows for n in (1, 3, 11)}
+    sizes = {trainer_of(runs_of("attention", n)).cohort.group_rows for n in (1, 3, 11)}
     assert len(sizes) == 1
 
 
@@ -230,9 +231,9 @@ def test_a_module_that_cannot_be_trained_is_refused_when_planning(plugged, body,
 
 def test_half_precision_and_last_layers_are_refused_of_modules():
     with pytest.raises(SpecError, match="computes in float32"):
-        trainer_of([RunSpec(**{**BASE, "architecture": "my_resnet", "precision": "bfloat16"})])
+        trainer_of([RunSpec(**{**BASE, "architecture": "my_attention", "precision": "bfloat16"})])
     with pytest.raises(SpecError, match="el2n, grand"):
-        trainer_of([RunSpec(**{**BASE, "architecture": "my_resnet", "score": "prototype"})])
+        trainer_of([RunSpec(**{**BASE, "architecture": "my_attention", "score": "prototype"})])
 
 
 def test_constants_frozen_and_tied_tensors(plugged, tmp_path):

@@ -128,12 +128,13 @@ def initial_row_of(network: Network, run: RunSpec) -> NDArray[np.float32]:
     """
     seed, layout = int(run.init_seed or 0), network.layout
     row = initial_row(layout, init=run.init, scale=run.init_scale, seed=seed)
-    for op in network.ops:
-        for suffix, values in op.initial(seed).items():
-            segment = layout[op.key(suffix)]
-            kernel = segment.role == "kernel"
-            if kernel and run.init != "default":
-                continue
-            scale = run.init_scale if kernel else 1.0
-            row[segment.offset : segment.stop] = (values * np.float32(scale)).reshape(-1)
+    own = {op.key(n): v for op in network.ops for n, v in op.initial(seed).items()}
+    own |= {} if network.source is None else network.source.initial(seed)
+    for name, values in own.items():
+        segment = layout[name]
+        kernel = segment.role == "kernel"
+        if kernel and run.init != "default":
+            continue
+        scale = run.init_scale if kernel else 1.0
+        row[segment.offset : segment.stop] = (values * np.float32(scale)).reshape(-1)
     return row

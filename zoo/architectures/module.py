@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zoo.architectures.graph import Node
+from zoo.architectures.lowered import lowered
 from zoo.architectures.mode import Mode, Params, Values
 from zoo.architectures.network import Network
 from zoo.architectures.op import Op, Param, Shape
@@ -36,6 +37,7 @@ class ModuleOp(Op):
     def __init__(self, stacked: StackedModule, name: str, options: dict[str, Any]) -> None:
         super().__init__("")
         self.stacked, self.name, self.options = stacked, name, options
+        stacked.alone  # noqa: B018 - tried now, and not within a step that is compiled
         *spatial, channels = stacked.out_shape
         self._shape = Shape(tuple(spatial), channels)
 
@@ -77,6 +79,22 @@ class ModuleOp(Op):
         return {"op": "module", "path": "", "module": self.name, **self.options, **how}
 
 
+def _agree(network: Network, stacked: StackedModule, x: Tensor) -> bool:
+    """Return whether a graph computes what its module does, in both modes, statistics included."""
+    rows = {n: torch.from_numpy(np.stack([v, v])) for n, v in stacked.initial(1).items()}
+    p = {s.name: rows[s.name] for s in network.layout.segments}
+    both = x.expand(2, *x.shape)
+    with torch.no_grad():
+        for training in (False, True):
+            mode = Mode(training=training)
+            z, _ = network.forward(p, network.inputs(x).expand(2, -1, -1, -1), mode)
+            wanted, new = stacked(p, both, training=training)
+            pairs = [(z, wanted), *((mode.new_buffers[n], b) for n, b in new.items())]
+            if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs):
+                return False
+    return True
+
+
 def module_network(
     make: Callable[[], nn.Module],
     run: RunSpec,
@@ -84,7 +102,7 @@ def module_network(
     outputs: int,
     options: dict[str, Any],
 ) -> Network:
-    """Return the network of a user's module.
+    """Return the network of a user's module: a graph where all of it is known, else one op.
 
     Args:
         make: makes the module.
@@ -116,5 +134,15 @@ def module_network(
             raise ModuleError(msg)
     except ModuleError as error:
         raise SpecError([Problem("architecture", run.architecture, str(error))]) from error
+    known = lowered(stacked, example_shape)
+    if known is not None:
+        network = Network(
+            run.architecture, known[0], example_shape, form=known[1], source=stacked
+        )  # fmt: skip
+        if _agree(network, stacked, example(4)):
+            return network
+    if run.precision != "float32":
+        message = f"{run.architecture} is a module of your own, which computes in float32"
+        raise SpecError([Problem("precision", run.precision, message, "float32")])
     op = ModuleOp(stacked, run.architecture, options)
     return Network(run.architecture, [Node(op, (-1,))], example_shape, form="as it is")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,16 @@ After = Callable[[int, Op, Values, Tensor], None]
 T = TypeVar("T", bound=Op)
 
 
+class Source(Protocol):
+    """A module of a user's own that a network stands for."""
+
+    def module(self) -> nn.Module:
+        """Return a new module, initialised by torch."""
+
+    def initial(self, seed: int) -> Mapping[str, NDArray[np.float32]]:
+        """Return the initial value of each tensor."""
+
+
 class Network:
     """One architecture, described once.
 
@@ -46,6 +56,8 @@ class Network:
         example_shape: shape of one input example as the plain module takes it (channels first).
         form: how an example is read, one of :data:`FORMS`.
         tokens: how many values an example of integers may have; None for one of floats.
+        source: the module that the nodes were read from, which is then the plain module; its
+            tensors have the same names.
 
     Raises:
         ValueError: the nodes are no graph, or two of them claim a tensor with different shapes.
@@ -53,7 +65,7 @@ class Network:
 
     def __init__(
         self, family: str, nodes: Sequence[Node], example_shape: tuple[int, ...], *,
-        form: str, tokens: int | None = None,
+        form: str, tokens: int | None = None, source: Source | None = None,
     ) -> None:  # fmt: skip
         if form not in FORMS:
             msg = f"form = {form!r} is none of {', '.join(map(repr, FORMS))}"
@@ -63,6 +75,7 @@ class Network:
         self.example_shape = example_shape
         self.form = form
         self.tokens = tokens
+        self.source = source
         self.ops = tuple({id(node.op): node.op for node in nodes}.values())
         self.layout = _layout(self.graph)
         fused = fused_nodes(self.graph.nodes)
@@ -204,6 +217,8 @@ class Network:
     @pinned()
     def module(self) -> nn.Module:
         """Return the plain module of one model, freshly initialised by torch, in eval mode."""
+        if self.source is not None:
+            return self.source.module().eval()
         return plain_module(self.graph, flatten=self.flatten).eval()
 
     def flops(self) -> int:

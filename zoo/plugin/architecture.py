@@ -10,7 +10,6 @@ from torch import nn
 from zoo.architectures.families import ARCHITECTURES, Family
 from zoo.architectures.module import module_network
 from zoo.architectures.network import Network
-from zoo.errors import Problem, SpecError
 from zoo.fields import Field
 from zoo.plugin.signature import arguments_of, check_loading, first_line
 from zoo.spec.common import COMMON
@@ -57,9 +56,6 @@ def architecture(
         fixes = {n: COMMON[n].default for n in _OF_FAMILIES if n not in arguments.common}
 
         def build(run: RunSpec, example_shape: tuple[int, ...], outputs: int) -> Network:
-            if run.precision != "float32":
-                message = f"a module of your own computes in float32, and {name} is one"
-                raise SpecError([Problem("precision", run.precision, message, "float32")])
             options = arguments.of(run)
             known: dict[str, Any] = {"example_shape": tuple(example_shape), "outputs": outputs}
             given = {n: known[n] for n in arguments.given}

@@ -29,12 +29,12 @@ from zoo.train.evaluate import CHUNK
 from zoo.train.misfits import check_scores, misfits
 from zoo.train.plan import Cohort, Plan, metrics_of
 
-__all__ = ["cohort_key", "group_size", "plan"]
+__all__ = ["OWN_GROUP", "cohort_key", "group_size", "plan"]
 
 #: Rows of a task, at least, where the sweep does not say.
 _TASK_ROWS = 64
 #: Rows of a group of networks whose bits hang on it.
-_OWN_GROUP = 8
+OWN_GROUP = 8
 #: Values (weights, gradients, moments, activations) of a group that stay in a core's cache.
 _CACHE_VALUES = 1_600_000
 #: Values of a group on a GPU, evaluation included: 4 GiB, which leaves a small card room.
@@ -260,7 +260,7 @@ def _cohort(
     steps = np.array([_checkpoints(run, record) for run in ordered], dtype=np.int64)
     per_epoch = np.array([run.steps_per_epoch for run in ordered])
     group = group_size(network, ordered[0].batch_size, device=device)
-    group = min(group, _OWN_GROUP if network.bits_vary else _power_of_two(len(ordered)))
+    group = min(group, OWN_GROUP if network.bits_vary else _power_of_two(len(ordered)))
     wanted = int(sweep.options.get("task_models", _TASK_ROWS if device == "cpu" else group))
     if device != "cpu" and not network.bits_vary:
         group = min(group, _power_of_two(wanted))

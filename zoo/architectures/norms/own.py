@@ -42,6 +42,7 @@ class OwnNorm(Norm):
         try:
             self.stacked = StackedModule(self._make, self._example)
             made = self.stacked.out_shape
+            self.stacked.alone  # noqa: B018 - tried now, and not within a step that is compiled
             if made != (shape.channels, *shape.spatial):
                 wanted = ["B", shape.channels, *shape.spatial]
                 self._problem = f"makes {['B', *made]} of {wanted}".replace("'", "")
