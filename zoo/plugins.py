@@ -31,6 +31,7 @@ __all__ = [
     "load_plugins",
     "loaded_plugins",
     "places",
+    "recorded_plugins",
     "reload_recorded",
     "remember_places",
     "unload_plugin",
@@ -136,11 +137,16 @@ def unload_plugin(path: str | os.PathLike[str]) -> None:
         _forget(_module_name(found))
 
 
+def recorded_plugins() -> dict[str, str]:
+    """Return path -> sha256 of what is loaded, for :func:`reload_recorded` elsewhere."""
+    return {str(plugin.path): plugin.sha256 for plugin in _LOADED.values()}
+
+
 def reload_recorded(recorded: Mapping[str, str]) -> None:
     """Load in a worker what its parent has loaded.
 
     Args:
-        recorded: path -> sha256.
+        recorded: of :func:`recorded_plugins`.
 
     Raises:
         RegistryError: as :func:`load_plugin`, or a file has changed since.

@@ -24,6 +24,7 @@ __all__ = [
     "Registry",
     "brought_by",
     "declare",
+    "first_sentence",
     "loading",
     "reserve",
     "revision",
@@ -115,7 +116,7 @@ class Registry(Generic[T]):
             plugin = _LOADING[-1] if _LOADING else ""
             marked = named(PLUGIN_FIELD) if plugin and self._field is not None else {}
             about = About(
-                doc=doc or str(getattr(entry, "doc", "")) or _first_sentence(entry),
+                doc=doc or str(getattr(entry, "doc", "")) or first_sentence(entry),
                 source=source or str(getattr(entry, "citation", getattr(entry, "source", ""))),
                 fields={**getattr(entry, "fields", {}), **marked},
                 fixes=dict(getattr(entry, "fixes", {})),
@@ -283,7 +284,7 @@ def _shown(declared: Field) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _first_sentence(entry: object) -> str:
+def first_sentence(entry: object) -> str:
     """Return the first sentence of an entry's own docstring; an entry of text is its own."""
     if isinstance(entry, str):
         return entry

@@ -89,7 +89,7 @@ UNKNOWN = {
 
 
 def network_of(shape, make):
-    return module_network(make, RUN, shape, 3, {})
+    return module_network(make, "net", shape, 3, {})
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -45,10 +46,7 @@ class Add(_Elementwise):
 
     def value(self, p: Params, xs: Values, mode: Mode) -> Tensor:
         """Return the sum, from the first input on."""
-        total = xs[0]
-        for x in xs[1:]:
-            total = total + x
-        return total
+        return reduce(torch.add, xs)
 
     def run(self, p: Params, xs: Values, mode: Mode, needs: tuple[bool, ...]) -> tuple[Tensor, Any]:
         """Return the sum; nothing is kept."""
@@ -74,10 +72,7 @@ class Multiply(_Elementwise):
 
     def value(self, p: Params, xs: Values, mode: Mode) -> Tensor:
         """Return the product, from the first input on."""
-        product = xs[0]
-        for x in xs[1:]:
-            product = product * x
-        return product
+        return reduce(torch.mul, xs)
 
     def module(self) -> nn.Module:
         """Return a module of several inputs."""
@@ -123,19 +118,13 @@ class Concatenate(Op):
 class _Sum(nn.Module):
     def forward(self, *xs: Tensor) -> Tensor:
         """Return the sum."""
-        total = xs[0]
-        for x in xs[1:]:
-            total = total + x
-        return total
+        return reduce(torch.add, xs)
 
 
 class _Product(nn.Module):
     def forward(self, *xs: Tensor) -> Tensor:
         """Return the product."""
-        product = xs[0]
-        for x in xs[1:]:
-            product = product * x
-        return product
+        return reduce(torch.mul, xs)
 
 
 class _Side(nn.Module):

@@ -18,7 +18,6 @@ from zoo.architectures.network import Network
 from zoo.architectures.op import Op, Param, Shape
 from zoo.architectures.stacked_module import ModuleError, StackedModule
 from zoo.errors import Problem, SpecError
-from zoo.spec.run import RunSpec
 
 __all__ = ["ModuleOp", "module_network"]
 
@@ -55,15 +54,13 @@ class ModuleOp(Op):
 
     def value(self, p: Params, xs: Values, mode: Mode) -> Tensor:
         """Return the module's output; in training, also its running statistics."""
-        own = {param.suffix: p[param.suffix] for param in self.params()}
-        y, new = self.stacked(own, xs[0], training=mode.training)
+        y, new = self.stacked(self.own(p), xs[0], training=mode.training)
         mode.new_buffers.update(new)
         return y.reshape(*y.shape[:2], self._shape.positions, self._shape.channels)
 
     def fresh_statistics(self, p: Params, xs: Values) -> dict[str, Tensor]:
         """Return the running statistics of the module's norms anew."""
-        own = {param.suffix: p[param.suffix] for param in self.params()}
-        return self.stacked.fresh_statistics(own, xs[0])
+        return self.stacked.fresh_statistics(self.own(p), xs[0])
 
     def initial(self, seed: int) -> dict[str, NDArray[np.float32]]:
         """Return the values that the module's constructor gives."""
@@ -97,7 +94,7 @@ def _agree(network: Network, stacked: StackedModule, x: Tensor) -> bool:
 
 def module_network(
     make: Callable[[], nn.Module],
-    run: RunSpec,
+    name: str,
     example_shape: tuple[int, ...],
     outputs: int,
     options: dict[str, Any],
@@ -106,7 +103,7 @@ def module_network(
 
     Args:
         make: makes the module.
-        run: the spec.
+        name: of the architecture.
         example_shape: shape of one input example.
         outputs: C.
         options: the fields that the module was made with.
@@ -133,16 +130,12 @@ def module_network(
             )
             raise ModuleError(msg)
     except ModuleError as error:
-        raise SpecError([Problem("architecture", run.architecture, str(error))]) from error
+        raise SpecError([Problem("architecture", name, str(error))]) from error
     known = lowered(stacked, example_shape)
     if known is not None:
-        network = Network(
-            run.architecture, known[0], example_shape, form=known[1], source=stacked
+        network = Network(name, known[0], example_shape, form=known[1], source=stacked
         )  # fmt: skip
         if _agree(network, stacked, example(4)):
             return network
-    if run.precision != "float32":
-        message = f"{run.architecture} is a module of your own, which computes in float32"
-        raise SpecError([Problem("precision", run.precision, message, "float32")])
-    op = ModuleOp(stacked, run.architecture, options)
-    return Network(run.architecture, [Node(op, (-1,))], example_shape, form="as it is")
+    op = ModuleOp(stacked, name, options)
+    return Network(name, [Node(op, (-1,))], example_shape, form="as it is")

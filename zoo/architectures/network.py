@@ -313,12 +313,12 @@ def load_row(
     """
     state = row_to_state_dict(layout, row, batches=batches)
     saved = module.state_dict(keep_vars=True)
-    held = {id(saved[name]) for name in state if name in saved}
-    kept = {n: t for n, t in saved.items() if id(t) in held or not t.is_floating_point()}
-    known = {name: value for name, value in state.items() if name in saved}
-    tied = {n: state[m] for n, t in kept.items() for m in state if m in saved and saved[m] is t}
     lost = [s.name for s in layout.segments if s.name not in saved]
     if lost:
         msg = f"the module has no tensor {lost[0]!r}"
         raise RuntimeError(msg)
-    module.load_state_dict({**{n: t.detach() for n, t in kept.items()}, **tied, **known})
+    # by tensor and not by name: tied tensors have several names
+    values = {id(saved[name]): value for name, value in state.items() if name in saved}
+    constants = {id(t): t.detach() for t in saved.values() if not t.is_floating_point()}
+    known = {**constants, **values}
+    module.load_state_dict({n: known[id(t)] for n, t in saved.items() if id(t) in known})

@@ -97,6 +97,10 @@ class Op(ABC):
             return self._tied[suffix]
         return f"{self.path}.{suffix}" if self.path else suffix
 
+    def own(self, p: Params) -> dict[str, Tensor]:
+        """Return the op's own tensors out of ``p`` by suffix, buffers included."""
+        return {param.suffix: p[self.key(param.suffix)] for param in self.params()}
+
     def trained(self, p: Params) -> dict[str, Tensor]:
         """Return the op's own tensors out of ``p``, but for buffers."""
         keys = (self.key(param.suffix) for param in self.params() if param.role != BUFFER)

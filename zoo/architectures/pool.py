@@ -68,6 +68,7 @@ class Pool(Op):
         super().__init__(path)
         self.shape, self.kind = shape, kind
         self.kernel, self.stride, self.padding = kernel, stride or kernel, padding
+        self._torch = self.module()
 
     def units(self) -> tuple[Units, ...]:
         """Return the channels; a positive factor passes, and a sign through an average."""
@@ -91,7 +92,7 @@ class Pool(Op):
         """Return the pooled values; models and examples are one batch."""
         x = xs[0]
         images = x.flatten(0, 1).mT.reshape(-1, self.shape.channels, *self.shape.spatial)
-        y: Tensor = self.module()(images)
+        y: Tensor = self._torch(images)
         return y.flatten(2).mT.reshape(*x.shape[:2], -1, self.shape.channels)
 
     def module(self) -> nn.Module:

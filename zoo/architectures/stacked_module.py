@@ -7,7 +7,7 @@ run one after the other, and :attr:`StackedModule.alone` says why.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -106,14 +106,19 @@ class StackedModule:
             training: whether the module is in training mode.
         """
         module = self._on(xs.device)[training]
+        one = self._of_one(module, self._buffers if training else ())
+        return self._mapped(one, dict(tensors), xs)
+
+    def _of_one(self, module: nn.Module, told: Sequence[str]) -> _One:
+        """Return the pass of one model, which tells what it does to some buffers."""
 
         def one(own: dict[str, Tensor], x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             # a pass in training writes into running statistics, so it gets copies of its own
-            held = {n: own[n].clone() if training else own[n] for n in self._fixed}
+            held = {n: own[n].clone() if module.training else own[n] for n in self._fixed}
             out = torch.func.functional_call(module, {**own, **held}, (x,))
-            return out, {n: held[n] for n in self._buffers} if training else {}
+            return out, {n: held[n] for n in told}
 
-        return self._mapped(one, dict(tensors), xs)
+        return one
 
     def fresh_statistics(self, tensors: Params, xs: Tensor) -> dict[str, Tensor]:
         """Return the running statistics of norms anew, from one batch ``[G, B, ...]``."""
@@ -126,12 +131,7 @@ class StackedModule:
                 child.momentum = 1.0  # the statistics become those of the batch
                 norms += [f"{path}.{name}".lstrip(".") for name in ("running_mean", "running_var")]
 
-        def one(own: dict[str, Tensor], x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            held = {n: own[n].clone() for n in self._fixed}
-            out = torch.func.functional_call(fresh, {**own, **held}, (x,))
-            return out, {n: held[n] for n in norms}
-
-        return self._mapped(one, dict(tensors), xs)[1]
+        return self._mapped(self._of_one(fresh, norms), dict(tensors), xs)[1]
 
     def _mapped(
         self, one: _One, own: dict[str, Tensor], x: Tensor
@@ -166,14 +166,13 @@ class StackedModule:
         for training in (False, True):
             x = self._example(3)
             own = {n: t[0] for n, t in self._row(1).items()}
-            held = {n: own[n].clone() for n in self._fixed}
             before = self._constants(training=training)
-            module = self._modes[training]
+            one = self._of_one(self._modes[training], ())
             try:
                 with torch.no_grad(), torch.random.fork_rng(devices=[]):
                     torch.default_generator.manual_seed(1)
                     state = torch.default_generator.get_state()
-                    out = torch.func.functional_call(module, {**own, **held}, (x,))
+                    out, _ = one(own, x)
                     drew = not torch.equal(state, torch.default_generator.get_state())
             except Exception as error:
                 mode = "training" if training else "eval"
@@ -217,15 +216,11 @@ class StackedModule:
     @cached_property
     def alone(self) -> str:
         """Why models are run one after the other; empty where they run stacked."""
-        own, x = self._row(2), self._example(4).expand(2, 4, *self._example(4).shape[1:])
-
-        def loss(own: dict[str, Tensor], x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            held = {n: own[n].clone() for n in self._fixed}
-            out = torch.func.functional_call(self._modes[True], {**own, **held}, (x,))
-            return out, {n: held[n] for n in self._buffers}
+        own, x = self._row(2), torch.stack([self._example(4)] * 2)
+        one = self._of_one(self._modes[True], self._buffers)
 
         def total(own: dict[str, Tensor]) -> Tensor:
-            out: Tensor = torch.vmap(loss)(own, x)[0]
+            out: Tensor = torch.vmap(one)(own, x)[0]
             return out.sum()
 
         try:

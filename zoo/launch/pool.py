@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from zoo.errors import TrainError
 from zoo.launch.schedule import Failed, Schedule
-from zoo.plugins import loaded_plugins
+from zoo.plugins import recorded_plugins
 from zoo.stages.base import BUSY, DONE, Part, Work
 
 __all__ = ["WORKER", "Pool", "worker_environment"]
@@ -213,8 +213,7 @@ class Pool:
         selector.register(process.stdout, selectors.EVENT_READ, worker)
         work = self.work
         about = {"stage": work.name, "store": str(work.store), "settings": dict(work.settings)}
-        plugins = {str(plugin.path): plugin.sha256 for plugin in loaded_plugins()}
-        worker.send({**about, "paths": dict(work.paths), "plugins": plugins})
+        worker.send({**about, "paths": dict(work.paths), "plugins": recorded_plugins()})
 
     def _listen(self, selector: selectors.BaseSelector, worker: _Worker) -> None:
         events = worker.lines()

@@ -21,7 +21,7 @@ from zoo.errors import SpecError, StoreError
 from zoo.launch.profile import ClusterProfile
 from zoo.launch.record_folder import make_record_folder, read_json, record_folder
 from zoo.paths import absolute
-from zoo.plugins import loaded_plugins
+from zoo.plugins import recorded_plugins
 from zoo.store.files import store_errors, write_atomic
 
 __all__ = [
@@ -199,7 +199,7 @@ def new_submission(
         chunk=chunk,
         stage=stage or {},
         failures={key: n for key, n in (failures or {}).items() if n},
-        plugins={str(plugin.path): plugin.sha256 for plugin in loaded_plugins()},
+        plugins=recorded_plugins(),
     )
     data = json.dumps(submission.to_json(), indent=1).encode() + b"\n"
     write_atomic(folder / "submission.json", data)

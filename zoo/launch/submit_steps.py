@@ -20,7 +20,7 @@ from zoo.launch.profile import ClusterProfile
 from zoo.launch.slurm import batch_of
 from zoo.launch.submissions import Submission, record_folder, submission_numbers
 from zoo.launch.submit import hand_in, hand_in_stage
-from zoo.plugins import loaded_plugins
+from zoo.plugins import recorded_plugins
 from zoo.stages import open_stage
 from zoo.stages.score import OWN
 from zoo.stages.train import Training
@@ -86,7 +86,7 @@ def plan_steps(ready: Prepared, wishes: Sequence[StageWish]) -> list[Step]:
         else:
             steps.append(Step(training))
     jobs = _in_the_queue(ready.status, stage="")
-    plugins = [word for one in loaded_plugins() for word in ("--plugin", str(one.path))]
+    plugins = [word for path in recorded_plugins() for word in ("--plugin", path)]
     for wish in wishes:
         words = (wish.words[0], str(ready.path.resolve()), *wish.words[1:], *plugins)
         does = Command(words, wish.program)

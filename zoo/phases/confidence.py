@@ -10,7 +10,7 @@ from zoo.phases.rule import Cut, Decision, bad_cells, hardness, label_codes
 from zoo.phases.thresholds import Thresholds
 from zoo.seeds import Stream, normal, uniform
 
-__all__ = ["DRAWS", "confidence", "resampled"]
+__all__ = ["DRAWS", "confidence", "resampled", "resampling"]
 
 #: Resampled zoos.
 DRAWS = 1000
@@ -40,11 +40,8 @@ def confidence(
         ``[N]``, NaN where the label is undetermined; ``"seeds"``, ``"standard errors"`` or
         ``"tests"`` (neither seeds nor errors are known).
     """
-    if len(cells.samples) == len(cells) > 0:
-        how = "seeds"
-    else:
-        known = any(np.isfinite(cells.error(name)).any() for name in INPUTS)
-        how, draws = ("standard errors", draws) if known else ("tests", 1)
+    how = resampling(cells)
+    draws = 1 if how == "tests" else draws
     out = np.full(len(cells), np.nan)
     for n in range(len(cells)):
         if decision.codes[n] < 0:
@@ -52,6 +49,14 @@ def confidence(
         drawn, bad_share = resampled(cells, n, draws)
         out[n] = _same(cells, limits, cut, n, drawn, bad_share, int(decision.codes[n]))
     return out, how
+
+
+def resampling(cells: Cells) -> str:
+    """Return what resampled cells differ in: seeds, standard errors, or nothing but tests."""
+    if len(cells.samples) == len(cells) > 0:
+        return "seeds"
+    known = any(np.isfinite(cells.error(name)).any() for name in INPUTS)
+    return "standard errors" if known else "tests"
 
 
 def resampled(cells: Cells, n: int, draws: int) -> tuple[dict[str, _F64], _F64]:

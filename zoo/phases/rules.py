@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import StoreError
 from zoo.phases.cells import Cells
-from zoo.phases.confidence import resampled
+from zoo.phases.confidence import resampled, resampling
 from zoo.phases.rule import PHASES, UNDETERMINED, Cut, Decision
 from zoo.registry import Registry
 
@@ -72,12 +72,12 @@ def apply_rule(
         boundary=nothing.copy(),
         names=rule.phases,
     )
-    sure, how = nothing.copy(), "seeds" if len(cells.samples) == N > 0 else "standard errors"
+    sure = nothing.copy()
     for n in range(N):
         if codes[n] >= 0:
             drawn = _codes(name, rule, _drawn(cells, n, draws))
             sure[n] = float(np.mean(drawn == codes[n]))
-    return Cut(nothing.copy(), np.full(N, "")), decision, sure, how
+    return Cut(nothing.copy(), np.full(N, "")), decision, sure, resampling(cells)
 
 
 def _codes(name: str, rule: PhaseRule, cells: Cells) -> NDArray[np.int8]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from zoo.architectures.activations import ACTIVATIONS, ActivationKind
 from zoo.errors import RegistryError
-from zoo.plugin.signature import check_loading, first_line
+from zoo.plugin.signature import check_loading
+from zoo.registry import first_sentence
 
 __all__ = ["activation"]
 
@@ -75,7 +76,7 @@ def activation(
             value=function, slope=slope, module=lambda: FunctionModule(function),
             symmetry=symmetry, flops=flops,
         )  # fmt: skip
-        ACTIVATIONS.register(name, doc=doc or first_line(function), source=source)(kind)
+        ACTIVATIONS.register(name, doc=doc or first_sentence(function), source=source)(kind)
         return function
 
     return enter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from torch import nn
@@ -10,8 +11,10 @@ from torch import nn
 from zoo.architectures.families import ARCHITECTURES, Family
 from zoo.architectures.module import module_network
 from zoo.architectures.network import Network
+from zoo.errors import Problem, SpecError
 from zoo.fields import Field
-from zoo.plugin.signature import arguments_of, check_loading, first_line
+from zoo.plugin.signature import arguments_of, check_loading
+from zoo.registry import first_sentence
 from zoo.spec.common import COMMON
 from zoo.spec.run import RunSpec
 
@@ -21,6 +24,8 @@ M = TypeVar("M", bound=Callable[..., nn.Module])
 
 #: What phasezoo's own families read, and a module only if it takes it as an argument.
 _OF_FAMILIES = ("width", "activation", "norm", "weight_transform", "dropout")
+#: Different networks of an architecture that are kept.
+_MOST_NETWORKS = 16
 _GIVEN = ("example_shape", "outputs")
 
 
@@ -55,16 +60,26 @@ def architecture(
         arguments = arguments_of(what, make, given=_GIVEN, declared=fields)
         fixes = {n: COMMON[n].default for n in _OF_FAMILIES if n not in arguments.common}
 
-        def build(run: RunSpec, example_shape: tuple[int, ...], outputs: int) -> Network:
-            options = arguments.of(run)
-            known: dict[str, Any] = {"example_shape": tuple(example_shape), "outputs": outputs}
-            given = {n: known[n] for n in arguments.given}
+        @lru_cache(maxsize=_MOST_NETWORKS)
+        def network(
+            example_shape: tuple[int, ...], outputs: int, options: tuple[tuple[str, Any], ...]
+        ) -> Network:
+            known: dict[str, Any] = {"example_shape": example_shape, "outputs": outputs}
+            given = {**{n: known[n] for n in arguments.given}, **dict(options)}
             return module_network(
-                lambda: make(**given, **options), run, example_shape, outputs, options
+                lambda: make(**given), name, example_shape, outputs, dict(options)
             )
 
+        def build(run: RunSpec, example_shape: tuple[int, ...], outputs: int) -> Network:
+            # to try a module takes a while, and every model that is loaded asks for it
+            found = network(tuple(example_shape), outputs, tuple(arguments.of(run).items()))
+            if found.bits_vary and run.precision != "float32":
+                message = f"{name} is a module of your own, which computes in float32"
+                raise SpecError([Problem("precision", run.precision, message, "float32")])
+            return found
+
         family = Family(build, arguments.fields, fixes)
-        ARCHITECTURES.register(name, doc=doc or first_line(make), source=source)(family)
+        ARCHITECTURES.register(name, doc=doc or first_sentence(make), source=source)(family)
         return make
 
     return enter

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from zoo.data.augment import AUGMENTATIONS, STRENGTH, Augmentation
 from zoo.fields import named
-from zoo.plugin.signature import check_loading, first_line
+from zoo.plugin.signature import check_loading, own_class
+from zoo.registry import first_sentence
 from zoo.seeds import Stream, torch_uniform
 
 __all__ = ["augmentation"]
@@ -66,8 +67,8 @@ def augmentation(
             "check": staticmethod(check),
             "__doc__": change.__doc__,
         }
-        kind = type(f"Own{name.title().replace('_', '')}", (Augmentation,), members)
-        AUGMENTATIONS.register(name, doc=doc or first_line(change), source=source)(kind)
+        kind: type[Augmentation] = own_class(Augmentation, name, members)  # type: ignore[type-abstract]
+        AUGMENTATIONS.register(name, doc=doc or first_sentence(change), source=source)(kind)
         return change
 
     return enter

@@ -11,7 +11,8 @@ import numpy as np
 
 from zoo.data.base import DATASETS, Arrays, DataSource
 from zoo.errors import DataError, RegistryError
-from zoo.plugin.signature import check_loading, first_line
+from zoo.plugin.signature import check_loading
+from zoo.registry import first_sentence
 
 __all__ = ["data"]
 
@@ -60,7 +61,7 @@ def data(name: str, *, doc: str = "", citation: str = "", licence: str = "") -> 
             msg = f"{what}: returns {type(found).__name__}; a mapping of four arrays is wanted"
             raise DataError(msg)
 
-        DATASETS.register(name, doc=doc or first_line(function), source=citation)(
+        DATASETS.register(name, doc=doc or first_sentence(function), source=citation)(
             DataSource(
                 name=name, source="generated", licence=licence or "the user's own",
                 citation=citation, example_shape=None, classes=None, sizes=None, read=read,

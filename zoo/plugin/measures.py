@@ -14,8 +14,8 @@ from zoo.architectures.network import load_row
 from zoo.diets.scores.base import SCORES, Outputs, Score
 from zoo.errors import RegistryError, TrainError
 from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
-from zoo.plugin.signature import arguments_of, check_loading, first_line
-from zoo.registry import PLUGIN_FIELD
+from zoo.plugin.signature import arguments_of, check_loading
+from zoo.registry import PLUGIN_FIELD, first_sentence
 
 __all__ = ["Model", "metric", "score"]
 
@@ -74,7 +74,7 @@ def score(
         SCORES.register(name, source=source)(
             Score(
                 kind="point" if of == "models" else "data",
-                doc=doc or first_line(function),
+                doc=doc or first_sentence(function),
                 source=source,
                 compute=of_models if of == "models" else of_data,
                 needs=needs,
@@ -140,7 +140,7 @@ def metric(
     _check_word(what, "needs", needs, _NEEDS)
 
     def enter(function: F) -> F:
-        text = doc or first_line(function)
+        text = doc or first_sentence(function)
         wanted = dict(columns or {name: text or name})
         known = {c.name for entry in MODEL_METRICS for c in MODEL_METRICS[entry].columns}
         taken = [c for c in wanted if c in known or not c.isidentifier()]

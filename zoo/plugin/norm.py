@@ -11,7 +11,8 @@ from zoo.architectures.norms.base import NORMS
 from zoo.architectures.norms.own import OwnNorm
 from zoo.errors import RegistryError
 from zoo.fields import Field
-from zoo.plugin.signature import arguments_of, check_loading, first_line
+from zoo.plugin.signature import arguments_of, check_loading, own_class
+from zoo.registry import first_sentence
 
 __all__ = ["norm"]
 
@@ -58,8 +59,8 @@ def norm(
             "per_channel": per_channel,
             "__doc__": make.__doc__,
         }
-        kind = type(f"Own{name.title().replace('_', '')}", (OwnNorm,), own)
-        NORMS.register(name, doc=doc or first_line(make), source=source)(kind)
+        kind = own_class(OwnNorm, name, own)
+        NORMS.register(name, doc=doc or first_sentence(make), source=source)(kind)
         return make
 
     return enter

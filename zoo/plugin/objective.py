@@ -14,7 +14,8 @@ from torch import Tensor
 from zoo.errors import RegistryError
 from zoo.fields import Field
 from zoo.objectives.base import OBJECTIVES, TARGETS, Objective, Settings, as_outputs
-from zoo.plugin.signature import arguments_of, check_loading, first_line
+from zoo.plugin.signature import arguments_of, check_loading, check_numbers, own_class
+from zoo.registry import first_sentence
 
 __all__ = ["objective"]
 
@@ -127,19 +128,15 @@ def objective(
             msg = f"{what}: takes = {takes!r}; allowed: {', '.join(TARGETS)}"
             raise RegistryError(msg)
         own = arguments_of(what, function, given=(), positional=2, declared=fields, per="model")
-        odd = [n for n, f in own.fields.items() if f.kind not in ("int", "float")]
-        if odd or own.common:
-            bad = ", ".join((*odd, *own.common))
-            msg = f"{what}: argument {bad} must be a number of its own, not a field of every run"
-            raise RegistryError(msg)
-        text = doc or first_line(function)
+        check_numbers(what, own)
+        text = doc or first_sentence(function)
         members = {
             "takes": takes, "softmax": softmax, "doc": text, "source": source, "unit": unit,
             "loss_name": name.replace("_", " "), "fields": own.fields,
             "loss": staticmethod(function), "__slots__": (),
             "defaults": {n: float(f.default) for n, f in own.fields.items()},
         }  # fmt: skip
-        kind = type(f"Own{name.title().replace('_', '')}", (OwnObjective,), members)
+        kind = own_class(OwnObjective, name, members)
         OBJECTIVES.register(name, doc=text, source=source)(kind)
         return function
 

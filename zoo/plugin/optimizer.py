@@ -12,7 +12,8 @@ from zoo.architectures.layout import Layout
 from zoo.errors import RegistryError
 from zoo.fields import Field
 from zoo.optim.base import OPTIMIZERS, Coefficients, Optimizer, TorchParams
-from zoo.plugin.signature import arguments_of, check_loading, first_line
+from zoo.plugin.signature import arguments_of, check_loading, check_numbers, own_class
+from zoo.registry import first_sentence
 from zoo.spec.run import RunSpec
 
 __all__ = ["optimizer"]
@@ -138,11 +139,7 @@ def optimizer(
 
     def enter(rule: F) -> F:
         own = arguments_of(what, rule, given=(_STEP,), positional=3, declared=fields, per="model")
-        odd = [n for n, f in own.fields.items() if f.kind not in ("int", "float")]
-        odd += [n for n in own.common if n not in _COMMON]
-        if odd:
-            msg = f"{what}: argument {', '.join(odd)} must be a number, and none of other entries"
-            raise RegistryError(msg)
+        check_numbers(what, own, _COMMON)
         names = tuple(dict.fromkeys((*own.given, *own.common, *own.fields)))
         members = {
             "fields": own.fields,
@@ -155,8 +152,8 @@ def optimizer(
         if "lr" not in names:
             msg = f"{what}: takes no lr, so that no learning rate and no schedule would count"
             raise RegistryError(msg)
-        kind = type(f"Own{name.title().replace('_', '')}", (OwnOptimizer,), members)
-        OPTIMIZERS.register(name, doc=doc or first_line(rule), source=source)(kind())
+        kind = own_class(OwnOptimizer, name, members)
+        OPTIMIZERS.register(name, doc=doc or first_sentence(rule), source=source)(kind())
         return rule
 
     return enter

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from zoo.errors import RegistryError
 from zoo.phases.rule import UNDETERMINED
 from zoo.phases.rules import RULES, PhaseRule
-from zoo.plugin.signature import check_loading, first_line
+from zoo.plugin.signature import check_loading
+from zoo.registry import first_sentence
 
 __all__ = ["phase_rule"]
 
@@ -43,7 +44,7 @@ def phase_rule(
         raise RegistryError(msg)
 
     def enter(function: F) -> F:
-        RULES.register(name, doc=doc or first_line(function), source=source)(
+        RULES.register(name, doc=doc or first_sentence(function), source=source)(
             PhaseRule(named, function, floats)
         )
         return function

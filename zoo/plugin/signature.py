@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from zoo.errors import RegistryError
 from zoo.fields import KINDS, Field, Fields, named
@@ -14,8 +14,9 @@ from zoo.registry import loading
 from zoo.spec.catalogue import field_infos
 from zoo.spec.common import COMMON
 
-__all__ = ["Arguments", "arguments_of", "check_loading", "first_line"]
+__all__ = ["Arguments", "arguments_of", "check_loading", "check_numbers", "own_class"]
 
+C = TypeVar("C")
 _KINDS = {kind: name for name, kind in KINDS.items()} | {name: name for name in KINDS}
 
 
@@ -104,6 +105,38 @@ def arguments_of(
     return Arguments(tuple(found["given"]), tuple(found["common"]), named(*found["fields"]))
 
 
+def check_numbers(what: str, arguments: Arguments, common: Collection[str] = ()) -> None:
+    """Make sure that the arguments of a function differ from model to model as numbers.
+
+    Args:
+        what: the entry, for messages.
+        arguments: of the function.
+        common: fields of every run that it may take.
+
+    Raises:
+        RegistryError: one is no number, or a field of every run that it may not take.
+    """
+    odd = [n for n, field in arguments.fields.items() if field.kind not in ("int", "float")]
+    odd += [n for n in arguments.common if n not in common]
+    if odd:
+        msg = (
+            f"{what}: argument {', '.join(odd)} must be a number of its own, not a field of every"
+            " run"
+        )
+        raise RegistryError(msg)
+
+
+def own_class(base: type[C], name: str, members: dict[str, Any]) -> type[C]:
+    """Return the class of an entry.
+
+    Args:
+        base: what it is of.
+        name: of the entry.
+        members: its attributes.
+    """
+    return type(f"Own{name.title().replace('_', '')}", (base,), members)
+
+
 def _field(what: str, parameter: inspect.Parameter, doc: str, per: str) -> Field:
     """Return the field of an argument; one that there is already, with the argument's default."""
     name, default = parameter.name, parameter.default
@@ -124,12 +157,6 @@ def _field(what: str, parameter: inspect.Parameter, doc: str, per: str) -> Field
     except (TypeError, ValueError) as error:
         msg = f"{what}: {error}"
         raise RegistryError(msg) from None
-
-
-def first_line(entry: object) -> str:
-    """Return the first sentence of an entry's docstring."""
-    text = (inspect.getdoc(entry) or "").split("\n\n")[0]
-    return " ".join(text.split()).rstrip(".")
 
 
 def _argument_docs(function: Callable[..., Any]) -> dict[str, str]:

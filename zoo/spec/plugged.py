@@ -12,17 +12,19 @@ from zoo.spec.catalogue import catalogue
 from zoo.spec.run import RunSpec
 
 __all__ = [
-    "check_plugins", "entries_of", "paths_of", "plugged_entries", "plugin_hash", "plugins_of",
+    "check_plugins", "entries_of", "paths_of", "plugged_entries", "plugin_hash",
 ]  # fmt: skip
 
 
 def plugged_entries(run: RunSpec) -> dict[str, str]:
     """Return ``"norm 'scaled'"`` -> sha256 of its plug-in, of every entry that a run reads."""
+    known = catalogue()
+    plugged = known.readers.get(PLUGIN_FIELD.name, ())  # none, mostly: runs are many
     found = {}
-    for owner, registry in catalogue().owners.items():
-        value = getattr(run, owner)
-        if value is not None and value in registry and registry.about(value).plugin:
-            found[f"{registry.kind} {value!r}"] = registry.about(value).plugin
+    for owner, entry in plugged:
+        if getattr(run, owner) == entry:
+            registry = known.owners[owner]
+            found[f"{registry.kind} {entry!r}"] = registry.about(entry).plugin
     return found
 
 
@@ -39,14 +41,9 @@ def paths_of(entries: Iterable[Mapping[str, str]]) -> dict[str, str]:
     return {p.sha256: str(p.path) for p in loaded_plugins() if p.sha256 in hashes}
 
 
-def plugins_of(run: RunSpec) -> tuple[str, ...]:
-    """Return the content hashes of the plug-ins whose entries a run reads, sorted."""
-    return tuple(sorted(set(plugged_entries(run).values())))
-
-
 def plugin_hash(run: RunSpec) -> str | None:
     """Return what the run's field ``plugin_sha256`` is: a hash of one plug-in, or of several."""
-    found = plugins_of(run)
+    found = sorted(set(plugged_entries(run).values()))
     if len(found) < 2:
         return found[0] if found else None
     return hashlib.sha256("\n".join(found).encode()).hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -109,8 +109,8 @@ class LandscapeStage:
         reader = _reader(path)
         block = _by_key(reader.plan, settings)[key]
         with torch.no_grad():
-            form = _cell_part if block.cells else _model_part
-            return form(path, reader, settings, block, paths), {"models": len(block.members)}
+            found = _measured(path, reader, settings, block, paths)
+            return found, {"models": len(block.members)}
 
     def finish(
         self,
@@ -261,16 +261,18 @@ def _kept(path: Path, plan: Plan, block: _Block) -> dict[str, NDArray[np.int64]]
     return found
 
 
-def _model_part(
+def _measured(
     path: Path,
     reader: StoreReader,
     settings: Mapping[str, Any],
     block: _Block,
     paths: Mapping[str, str],
 ) -> _Arrays:
+    """Return the values of a block's models, or of the pairs of its cells."""
     runs, weights, lr = _read(reader, block)
     cohort = block.cohort(reader.plan)
-    return measure_models(
+    measure: Callable[..., _Arrays] = measure_pairs if block.cells else measure_models
+    return measure(
         block.metric,
         settings["options"][block.metric],
         settings["probes"],
@@ -278,37 +280,20 @@ def _model_part(
         _data(reader, cohort.id, paths),
         runs,
         weights,
-        lr,
+        _pairs(block) if block.cells else lr,
         _kept(path, reader.plan, block),
     )
 
 
-def _cell_part(
-    path: Path,
-    reader: StoreReader,
-    settings: Mapping[str, Any],
-    block: _Block,
-    paths: Mapping[str, str],
-) -> _Arrays:
-    runs, weights, _ = _read(reader, block)
+def _pairs(block: _Block) -> list[tuple[int, int]]:
+    """Return the pairs that a metric compares, as positions among the block's models."""
     choose = ring_pairs if CELL_METRICS[block.metric].ring else all_pairs
     pairs: list[tuple[int, int]] = []
     first = 0
     for cell in block.cells:
         pairs += [(first + a, first + b) for a, b in choose(len(cell.members))]
         first += len(cell.members)
-    cohort = block.cohort(reader.plan)
-    return measure_pairs(
-        block.metric,
-        settings["options"][block.metric],
-        settings["probes"],
-        _network(cohort),
-        _data(reader, cohort.id, paths),
-        runs,
-        weights,
-        pairs,
-        _kept(path, reader.plan, block),
-    )
+    return pairs
 
 
 @lru_cache(maxsize=2)

@@ -73,12 +73,15 @@ def disk_message(action: str, path: Path | str, error: OSError, *note: str) -> s
 
 
 @contextlib.contextmanager
-def store_errors(action: str, path: Path) -> Iterator[None]:
+def store_errors(
+    action: str, path: Path, *, note: str = "everything committed before is kept"
+) -> Iterator[None]:
     """Turn an OSError of the block into one :class:`StoreError` that says what failed and where.
 
     Args:
         action: what was being done, as a verb (``"write"``).
         path: the file or folder.
+        note: what holds nevertheless.
 
     Raises:
         StoreError: the block raised an OSError that is not one already.
@@ -88,8 +91,7 @@ def store_errors(action: str, path: Path) -> Iterator[None]:
     except StoreError:
         raise
     except OSError as error:
-        msg = disk_message(action, path, error, "everything committed before is kept")
-        raise StoreError(msg) from error
+        raise StoreError(disk_message(action, path, error, note)) from error
 
 
 def checksum(data: bytes, before: int = 0) -> int:

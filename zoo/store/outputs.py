@@ -20,15 +20,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.errors import NameTakenError, StoreError
+from zoo.errors import NameTakenError
 from zoo.paths import absolute
 from zoo.store.files import (
     STRAY_SUFFIX,
-    disk_message,
     ensure_folder,
     fsync_folder,
     fsync_tree,
     link_new,
+    store_errors,
     write_synced,
 )
 
@@ -61,19 +61,13 @@ class FileKind:
     made: Callable[[bytes], bool]
 
 
-@contextlib.contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into one :class:`StoreError` that names the output.
+def output_errors(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Turn an OSError of a block into one :class:`StoreError` that names the output.
 
     Raises:
         StoreError: the block raised an OSError that is not one already.
     """
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(disk_message("write", path, error)) from error
+    return store_errors("write", path, note="")
 
 
 def refuse_existing(path: Path) -> None:

@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zoo.architectures.default import Pullback, pullback
 from zoo.architectures.layout import BUFFER
 from zoo.architectures.mode import Mode, Params, Values, wide
 from zoo.architectures.norms.base import Norm
-from zoo.architectures.op import Param, Shape
+from zoo.architectures.op import Op, Param, Shape
 from zoo.architectures.stacked_module import ModuleError, StackedModule
 from zoo.architectures.units import Units
 
@@ -81,32 +80,25 @@ class OwnNorm(Norm):
 
     def fresh_statistics(self, p: Params, xs: Values) -> dict[str, Tensor]:
         """Return the running statistics of norms within the module anew."""
-        own = {param.suffix: p[self.key(param.suffix)] for param in self.params()}
-        found = self.stacked.fresh_statistics(own, self._images(wide(xs[0])))
+        found = self.stacked.fresh_statistics(self.own(p), self._images(wide(xs[0])))
         return {self.key(name): tensor for name, tensor in found.items()}
 
     def value(self, p: Params, xs: Values, mode: Mode) -> Tensor:
         """Return the module's output; in training, also its running statistics."""
         x = wide(xs[0])
-        own = {param.suffix: p[self.key(param.suffix)] for param in self.params()}
-        y, new = self.stacked(own, self._images(x), training=mode.training)
+        y, new = self.stacked(self.own(p), self._images(x), training=mode.training)
         mode.new_buffers.update({self.key(name): tensor for name, tensor in new.items()})
         return y.movedim(2, -1).reshape(x.shape)
 
     def forward(self, p: Params, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
-        """Return the output, and its gradients as a function."""
-
-        def run(own: Params, xs: Values, mode: Mode) -> Tensor:
-            return self.value({**p, **own}, xs, mode)
-
-        return pullback(run, self.trained(p), (x,), mode, (True,))
+        """Return what any op keeps of its forward pass."""
+        return Op.run(self, p, (x,), mode, (True,))
 
     def backward(
         self, p: Params, saved: Any, dy: Tensor, mode: Mode, *, need_dx: bool
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Return the gradients by ``torch.func``."""
-        back: Pullback = saved
-        (dx,), grads = back(dy)
+        """Return the default gradients of any op."""
+        (dx,), grads = Op.pull(self, p, saved, dy, mode, (need_dx,))
         return dx, grads
 
     def initial(self, seed: int) -> Mapping[str, NDArray[np.float32]]:
