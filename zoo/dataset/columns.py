@@ -210,6 +210,7 @@ class CohortColumns(Mapping[str, NDArray[Any]]):
         axes: ``{"load": field, "temperature": field}`` of the sweep.
         names: every column name.
         others: the readers of all cohorts, for metrics and derived columns that this one lacks.
+        fields: those that a run has, if there are others than the declared ones.
     """
 
     def __init__(
@@ -218,12 +219,13 @@ class CohortColumns(Mapping[str, NDArray[Any]]):
         axes: Mapping[str, str],
         names: Iterable[str],
         others: Sequence[CohortSource] = (),
+        fields: Container[str] = (),
     ) -> None:
         self.source = source
         self._others = tuple(others)
         self.recorded: NDArray[np.bool_] = np.array(source.recorded, dtype=np.bool_)
         self._axes = axes
-        self._fields = frozenset(f for s in (source, *others) for f in s.cohort.fields)
+        self._fields = fields
         self._names = tuple(names)
         self._cache: dict[str, NDArray[Any]] = {}
 

@@ -103,8 +103,8 @@ class Zoo:
     def tables(self) -> tuple[CohortColumns, ...]:
         """The columns of each cohort, read on first use."""
         names = self.columns
-        sources = self.source.cohorts
-        return tuple(CohortColumns(c, self.plan.axes, names, sources) for c in sources)
+        sources, fields = self.source.cohorts, self.plan.run_fields
+        return tuple(CohortColumns(c, self.plan.axes, names, sources, fields) for c in sources)
 
     @cached_property
     def varying(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.paths import absolute
-from zoo.store import StoreReader, TaskState, task_states
+from zoo.store import StoreReader, TaskState, read_plan, task_states
 
 __all__ = ["STATES", "StoreStatus", "TaskLine", "store_status"]
 
@@ -26,8 +26,8 @@ class TaskLine:
         cohort, task: which.
         models: rows.
         committed, checkpoints: durable checkpoints, and K.
-        state: ``done``, ``running`` (a live process owns it), ``stopped`` (begun, and nobody is at
-            it), ``waiting`` (not begun) or ``failed``.
+        state: ``done``, ``running`` (a live process owns it), ``stopped`` (begun, but no process
+            is working on it), ``waiting`` (not begun) or ``failed``.
         updated: when its newest record was written, seconds since 1970; 0 = never.
         reason: why it failed, otherwise empty.
     """
@@ -97,9 +97,10 @@ def store_status(
         StoreMissingError: no store is there.
         StoreCorruptError: a record is damaged.
     """
+    plan = read_plan(path)
     # The tasks first: what the runs say is then never behind what the tasks say.
-    states = task_states(path) if states is None else states
-    reader = StoreReader(path)
+    states = task_states(path, plan) if states is None else states
+    reader = StoreReader(path, plan)
     found = Counter(str(s) for cohort in reader.cohorts for s in cohort.status)
     found["missing"] += found.pop("planned", 0)
     reasons = {f.task: f.reason for f in reader.failures() if not f.superseded}

@@ -20,16 +20,18 @@ class StoreReader:
 
     Args:
         path: the store.
+        plan: of the store, where it was read just now.
 
     Raises:
         StoreMissingError: no store is there.
         StoreCorruptError: the plan or a record of progress is damaged.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], plan: Plan | None = None) -> None:
         self._paths: StorePaths = existing(path)
-        self._parts = len(list(self._paths.parts()))
-        self.plan: Plan = read_plan(path)
+        # of a plan that was read before, a later part may be missing: a refresh reads it anew
+        self._parts = len(list(self._paths.parts())) if plan is None else -1
+        self.plan: Plan = read_plan(path) if plan is None else plan
         self.cohorts: list[CohortReader] = []
         self._open_cohorts()
 

@@ -11,7 +11,7 @@ from zoo.store.create import existing, read_plan
 from zoo.store.leases import LeaseView
 from zoo.store.locks import is_held, task_lease
 from zoo.store.resume import pause_place
-from zoo.train.plan import Task
+from zoo.train.plan import Plan, Task
 
 __all__ = ["TaskState", "task_progress", "task_states"]
 
@@ -47,8 +47,12 @@ class TaskState:
     damage: str = ""
 
 
-def task_states(path: str | PathLike[str]) -> list[TaskState]:
+def task_states(path: str | PathLike[str], plan: Plan | None = None) -> list[TaskState]:
     """Return the state of every task of a store, in plan order.
+
+    Args:
+        path: the store.
+        plan: of the store, where it was read just now.
 
     Raises:
         StoreMissingError: no store is there.
@@ -56,7 +60,7 @@ def task_states(path: str | PathLike[str]) -> list[TaskState]:
     """
     paths = existing(path)
     found = []
-    for cohort in read_plan(path).cohorts:
+    for cohort in (plan or read_plan(path)).cohorts:
         for task in cohort.tasks():
             committed = committed_count(paths, task)
             failures = read_failures(paths, cohort, task)
