@@ -27,6 +27,7 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.nn import functional as F
 
 from zoo.architectures import build, initial_row
+from zoo.data import DataShape
 from zoo.kernels.language import without_kernels
 from zoo.objectives import OBJECTIVES
 from zoo.optim import OPTIMIZERS
@@ -90,7 +91,7 @@ def cycle(step: Callable[[int], None]) -> Callable[[], None]:
 def loop(work: Workload, data: Data, device: str, *, graph: bool) -> Callable[[], None]:
     """One model: a plain module and torch.optim, launched op by op or captured whole."""
     run = work.run()
-    module = build(run, work.shape, 10).module().train().to(device)
+    module = build(run, DataShape(work.shape, 10)).module().train().to(device)
     kind = torch.optim.SGD if run.optimizer == "sgd" else torch.optim.AdamW
     more = {"momentum": 0.9} if run.optimizer == "sgd" else {"capturable": graph}
     optimizer = kind(module.parameters(), lr=run.lr, weight_decay=run.weight_decay, **more)
@@ -129,7 +130,7 @@ def stacked_vmap(
 ) -> Callable[[], None]:
     """torch.func: vmap over stacked modules, hyper-parameters of each model in tensors."""
     run = work.run()
-    network = build(run, work.shape, 10)
+    network = build(run, DataShape(work.shape, 10))
     stacked, _ = stack_module_state([network.module() for _ in range(models)])
     p = {k: v.detach().clone().to(device) for k, v in stacked.items()}
     first = {k: torch.zeros_like(v) for k, v in p.items()}
@@ -172,7 +173,7 @@ def engine(
 ) -> Callable[[], None]:
     """The engine's own step function on a group of M models."""
     runs = [work.run(seed) for seed in range(models)]
-    network = build(runs[0], work.shape, 10)
+    network = build(runs[0], DataShape(work.shape, 10))
     shared = {"augmentation": "none", "nesterov": False, "has_dropout": False}
     loss = OBJECTIVES["cross_entropy"]("class")
     recipe = Recipe(

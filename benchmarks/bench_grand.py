@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from zoo.architectures import build, initial_row
 from zoo.architectures.network import row_to_state_dict
+from zoo.data import DataShape
 from zoo.diets.scoring import score_models
 from zoo.objectives import OBJECTIVES
 from zoo.provenance import fingerprint
@@ -44,7 +45,7 @@ CHUNK = {"mlp": 256, "cnn": 64}
 
 def setting(case):
     run, shape = CASES[case]
-    network = build(run, shape, 10)
+    network = build(run, DataShape(shape, 10))
     rows = [initial_row(network.layout, init="default", scale=1.0, seed=s) for s in range(MODELS)]
     x = torch.randn(EXAMPLES, *shape, generator=torch.Generator().manual_seed(0))
     return network, torch.from_numpy(np.stack(rows)), x, torch.arange(EXAMPLES) % 10

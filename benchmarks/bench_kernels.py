@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from zoo.architectures import build
 from zoo.architectures.conv import Conv
 from zoo.architectures.op import Mode, Shape
+from zoo.data import DataShape
 from zoo.kernels.batch_norm import batch_norm, batch_norm_torch
 from zoo.kernels.conv_forms import FORMS, TABLE
 from zoo.kernels.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_torch
@@ -97,7 +98,7 @@ def optimizer_case(name: str, M: int, width: int, device: str) -> Case:
     run = RunSpec(
         data="digits", optimizer=name, width=width, depth=2, lr=1e-3, weight_decay=1e-4, **fields
     ).resolve(1437)
-    layout = build(run, (1, 8, 8), 10).layout
+    layout = build(run, DataShape((1, 8, 8), 10)).layout
     optimizer = OPTIMIZERS[name]
     slabs = [torch.randn(M, layout.trained, device=device) for _ in range(2)]
     moments = [torch.rand(M, layout.trained, device=device) for _ in optimizer.moments]

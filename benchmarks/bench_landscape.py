@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from zoo.architectures import build, initial_row, row_to_state_dict
 from zoo.architectures.network import Network
-from zoo.data import load, prepare
+from zoo.data import DataShape, load, prepare
 from zoo.landscape.base import MODEL_METRICS, Block
 from zoo.landscape.blocks import block_rows
 from zoo.landscape.curvature import curvature
@@ -50,7 +50,7 @@ class World:
 
     def __init__(self, models: int, width: int, examples: int, norm: str) -> None:
         run = RunSpec(data="digits", architecture="mlp", width=width, norm=norm)
-        self.network: Network = build(run, (1, 8, 8), 10)
+        self.network: Network = build(run, DataShape((1, 8, 8), 10))
         data = prepare(load("digits"), "standard")
         self.x = torch.from_numpy(data.train_x[:examples].copy())
         self.y = torch.from_numpy(data.train_y[:examples].copy())

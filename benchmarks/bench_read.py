@@ -37,6 +37,7 @@ from heading import heading
 
 import zoo
 from zoo.architectures.layout import Layout, Segment
+from zoo.data import DataShape
 from zoo.spec.record import RecordSpec
 from zoo.spec.run import RunSpec
 from zoo.store import StoreReader, TaskWriter, create_store
@@ -57,8 +58,7 @@ def make_plan(models, checkpoints, params, task_rows):
         architecture={"train_flops_per_example": 1},
         task_rows=task_rows,
         group_rows=4,
-        example_shape=(64,),
-        classes=10,
+        data_shape=DataShape((64,), 10),
         metrics=metrics_of(METRICS),
     )
     return Plan("bench", {}, RecordSpec(probe_size=0), {"digits": {}}, (cohort,))

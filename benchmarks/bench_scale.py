@@ -77,7 +77,7 @@ def fill(path: Path, plan: Plan) -> None:
                 for k in range(cohort.checkpoints):
                     metrics = {name: rng.random(R, dtype=np.float32) for name in METRICS}
                     weights = rng.random((R, cohort.params), dtype=np.float32)
-                    probe = np.zeros((R, 4, cohort.classes), dtype=np.float16)
+                    probe = np.zeros((R, 4, cohort.data_shape.total), dtype=np.float16)
                     well = np.full(R, -1)
                     writer.commit(Checkpoint(k, weights, metrics, probe, well, {}))
                 writer.seal({})

@@ -95,7 +95,7 @@ class Data:
 def loop_engine(case: Case, data: Data) -> Callable[[int], None]:
     """One model, a plain module, torch.optim, a shuffled epoch drawn by torch."""
     run = case.spec()
-    network = build(run, data.prepared.example_shape, data.prepared.classes)
+    network = build(run, data.prepared.shape)
     module = network.module().train()
     optimizer = OPTIMIZERS[run.optimizer].torch(module.parameters(), run)
     per_epoch = len(data.y) // BATCH
@@ -117,7 +117,7 @@ def loop_engine(case: Case, data: Data) -> Callable[[int], None]:
 
 def stackable(case: Case, data: Data) -> nn.Module:
     """The module as vmap can take it: batch norm without running statistics (less work)."""
-    module = build(case.spec(), data.prepared.example_shape, data.prepared.classes).module()
+    module = build(case.spec(), data.prepared.shape).module()
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             layer.track_running_stats = False
@@ -183,7 +183,7 @@ def zoo_engine(case: Case, data: Data, G: int, backend: str) -> Callable[[int], 
 
     runs = [case.spec(seed=s) for s in range(G)]
     prepared = data.prepared
-    network = build(runs[0], prepared.example_shape, prepared.classes)
+    network = build(runs[0], prepared.shape)
     stacked = network.inputs(data.x)
     loss = OBJECTIVES["cross_entropy"]("class")
     task = TaskData(prepared, data.x, stacked, stacked, stacked, data.y[None], None, loss)
@@ -213,7 +213,7 @@ def zoo_engine(case: Case, data: Data, G: int, backend: str) -> Callable[[int], 
 
 def matmul_engine(case: Case, data: Data, G: int) -> Callable[[int], None]:
     """Only the matrix products of a fully connected network's step: what no engine can beat."""
-    network = build(case.spec(), data.prepared.example_shape, data.prepared.classes)
+    network = build(case.spec(), data.prepared.shape)
     sizes = [s.shape for s in network.layout.segments if s.name.endswith("weight")]
     layers = [(torch.randn(G, BATCH, i), torch.randn(G, o, i), torch.randn(G, BATCH, o))
               for o, i in (shape for shape in sizes if len(shape) == 2)]  # fmt: skip
@@ -230,7 +230,7 @@ def matmul_engine(case: Case, data: Data, G: int) -> Callable[[int], None]:
 
 
 def run_case(case: Case, data: Data, steps: int, rounds: int) -> dict[str, object]:
-    network = build(case.spec(), data.prepared.example_shape, data.prepared.classes)
+    network = build(case.spec(), data.prepared.shape)
     G = OWN_GROUP if network.bits_vary else group_size(network, BATCH)
     many = VMAP_GROUP if case.architecture.startswith("my_") else G
     loop = measure(loop_engine(case, data), steps, rounds)

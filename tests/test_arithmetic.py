@@ -265,7 +265,7 @@ def _everything(path):
     ((cohort_id, _),) = view.by_cohort().items()
     cohort = z.plan.cohort(cohort_id)
     assert reproduce(path, cohort.run_ids[0]).matches
-    network = build(view.spec(0), cohort.example_shape, cohort.classes)
+    network = build(view.spec(0), cohort.data_shape)
     data = task_data(z.plan, cohort, network, {}, torch.device("cpu"))
     raw, structure = view.weights(), structure_of(cohort)
     rows = torch.from_numpy(raw)
@@ -279,14 +279,14 @@ def _everything(path):
     )
     found |= {f"score {name}": values for name, values in scored.items()}
     found["surface"] = loss_around(z, view["run_id"][0], points=3, examples=64).loss
-    made = module_for(view.spec(0), cohort.example_shape, cohort.classes)
+    made = module_for(view.spec(0), cohort.data_shape)
     assert {p.device.type for p in made.parameters()} == {"cpu"}
     for name, value in view.model(0).state_dict().items():
         found[f"model {name}"] = value
     assert all(p.requires_grad and not p.is_inference() for p in view.model(0).parameters())
     found["verified"] = np.array(list(verify(network).values()))
     wide = view.spec(0).replace(width=300)
-    layout = build(wide, cohort.example_shape, cohort.classes).layout
+    layout = build(wide, cohort.data_shape).layout
     found["orthogonal"] = initial_row(layout, init="orthogonal", scale=1.0, seed=3)
     return {name: (str(v.dtype), np.asarray(v).tobytes()) for name, v in found.items()}
 

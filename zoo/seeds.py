@@ -62,6 +62,8 @@ class Stream(IntEnum):
     PHASES = 20
     DIET = 30
     DYNAMIC_DIET = 31
+    REPLACEMENT = 40
+    FRESH = 41
 
 
 def _rounds(c0: _U64, c1: _U64, c2: _U64, c3: _U64, k0: _U64, k1: _U64) -> tuple[_U64, ...]:

@@ -18,6 +18,7 @@ from zoo.architectures.op import Mode, Shape
 from zoo.architectures.pool import GlobalAveragePool
 from zoo.architectures.sequence import Attention, Embedding, PositionEmbedding, PositionLinear
 from zoo.architectures.symmetry import permutation_groups, unit_symmetries, verify
+from zoo.data import DataShape
 from zoo.spec import RunSpec
 
 IMAGE, SIGNAL, VECTOR = (2, 9, 7), (2, 11), (6,)
@@ -89,7 +90,7 @@ UNKNOWN = {
 
 
 def network_of(shape, make):
-    return module_network(make, "net", shape, 3, {})
+    return module_network(make, "net", DataShape(shape, 3), {})
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -12,6 +12,7 @@ from zoo.architectures import ACTIVATIONS, ARCHITECTURES, NORMS, Mode, build, ro
 from zoo.architectures.network import state_dict_to_row
 from zoo.architectures.symmetry import permutation_groups, unit_symmetries, verify
 from zoo.architectures.weights import WEIGHT_TRANSFORMS
+from zoo.data import DataShape
 from zoo.errors import SpecError
 from zoo.kernels.cross_entropy import cross_entropy
 from zoo.spec.run import RunSpec
@@ -58,7 +59,7 @@ def spec_of(family, norm, activation, transform="none", **more):
 
 
 def network_of(family, norm, activation, data, transform="none", **more):
-    return build(spec_of(family, norm, activation, transform, **more), SHAPES[data], 5)
+    return build(spec_of(family, norm, activation, transform, **more), DataShape(SHAPES[data], 5))
 
 
 def random_slab(network, seed=0):
@@ -159,7 +160,7 @@ def test_a_wrong_permutation_is_noticed():
 def test_small_cnn_zoo_has_4970_parameters():
     run = RunSpec(architecture="cnn", width=16)
     assert run.depth == 3
-    assert build(run, (1, 28, 28), 10).layout.params == 4970
+    assert build(run, DataShape((1, 28, 28), 10)).layout.params == 4970
 
 
 def test_names_do_not_depend_on_hyper_parameters():
@@ -205,7 +206,7 @@ def test_flops_agree_with_torch():
 )
 def test_what_does_not_fit_is_refused(options, shape, match):
     with pytest.raises(SpecError, match=match):
-        build(RunSpec(**options), shape, 10)
+        build(RunSpec(**options), DataShape(shape, 10))
 
 
 def test_cross_entropy_equals_torch():

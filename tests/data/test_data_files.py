@@ -344,7 +344,7 @@ def test_a_replaced_file_is_read_again(tmp_path):
 
 
 BAD = {
-    "missing": ({"train_y": None}, [r"train_y: is missing; the file has train_x, test_x, test_y"]),
+    "missing": ({"train_y": None}, [r"train_y: is missing; there is (train_x|test_x|test_y), "]),
     "object": ({"train_x": np.array([{}] * 12)}, [r"train_x: cannot be read: .*never loaded"]),
     "text": ({"train_x": np.full((12, 3, 5), "a")}, [r"train_x = '<U1': bad dtype"]),
     "complex": ({"test_x": np.zeros((6, 3, 5), complex)}, [r"test_x = 'complex128': bad dtype"]),

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 
 from zoo.architectures import build
+from zoo.data import DataShape
 from zoo.spec.record import RecordSpec
 from zoo.spec.run import RunSpec
 from zoo.train.checkpoint import METRICS
@@ -74,7 +75,7 @@ class MemoryStore:
 def make_cohort(specs, *, checkpoints=4, name=None):
     """Return a planned cohort of specs with the same architecture, checkpoints evenly spaced."""
     runs = tuple(spec.resolve(EXAMPLES) for spec in specs)
-    network = build(runs[0], EXAMPLE_SHAPE, CLASSES)
+    network = build(runs[0], DataShape(EXAMPLE_SHAPE, CLASSES))
     per_epoch = np.array([r.train_size // r.batch_size for r in runs])
     steps = np.array([np.linspace(0, r.steps, checkpoints).round() for r in runs]).astype(np.int64)
     return Cohort(
@@ -87,8 +88,7 @@ def make_cohort(specs, *, checkpoints=4, name=None):
         architecture={"train_flops_per_example": 3 * network.flops()},
         task_rows=4,
         group_rows=4,
-        example_shape=EXAMPLE_SHAPE,
-        classes=CLASSES,
+        data_shape=DataShape(EXAMPLE_SHAPE, CLASSES),
         metrics=metrics_of(METRICS),
     )
 

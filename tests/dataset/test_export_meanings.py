@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from zoo.architectures import INITS, build
 from zoo.architectures.norms import NORMS
+from zoo.data import DataShape
 from zoo.dataset import Zoo
 from zoo.dataset.exports import EXPORTS
 from zoo.dataset.exports.permutation_spec import permutation_spec
@@ -224,7 +225,7 @@ def test_l2reg_and_the_losses_are_those_of_keras(tmp_path):
 def test_init_std_is_a_standard_deviation(tmp_path):
     drawn = one(tmp_path / "a", init="normal", init_scale=2.0)
     assert drawn["config.w_init"] == "RandomNormal"
-    network = build(RunSpec(width=64), EXAMPLE_SHAPE, 10)
+    network = build(RunSpec(width=64), DataShape(EXAMPLE_SHAPE, 10))
     segment = network.layout["hidden.0.linear.weight"]
     spread = 2.0 * INITS["normal"](segment, 0, 0).std()
     assert float(drawn["config.init_std"]) == pytest.approx(spread, rel=0.05)

@@ -14,6 +14,7 @@ import torch
 from fabricated import MemoryCohort, MemoryStore, make_cohort, make_plan, make_store
 
 from zoo.architectures import build
+from zoo.data import DataShape
 from zoo.dataset import Zoo
 from zoo.dataset.exports import EXPORTS
 from zoo.dataset.exports.permutation_spec import permutation_spec
@@ -191,5 +192,5 @@ def test_permutation_specs_say_what_git_re_basin_reads():
     for name, axes in spec["perm_to_axes"].items():
         for key, axis in axes:
             assert spec["axes_to_perm"][key][axis] == name
-    network = build(RunSpec(width=16, architecture="cnn"), (1, 8, 8), 10)
+    network = build(RunSpec(width=16, architecture="cnn"), DataShape((1, 8, 8), 10))
     assert set(spec["axes_to_perm"]) == set(dict(network.module().named_parameters()))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from zoo.architectures import ACTIVATIONS, ARCHITECTURES, NORMS, build, row_to_state_dict
+from zoo.data import DataShape
 from zoo.dataset.align import METHODS, align_rows, unit_activations
 from zoo.dataset.augment import (
     Canonical,
@@ -41,7 +42,7 @@ def cases():
     for architecture, activation, norm in itertools.product(ARCHITECTURES, ACTIVATIONS, NORMS):
         spec = RunSpec(architecture=architecture, activation=activation, norm=norm, width=8)
         try:
-            build(spec, SHAPE, CLASSES)
+            build(spec, DataShape(SHAPE, CLASSES))
         except SpecError:  # a norm that cannot stand there
             continue
         yield pytest.param(spec, id=f"{architecture}-{activation}-{norm}")
@@ -52,8 +53,8 @@ CASES = list(cases())
 
 def make_rows(spec, *, seed=0, count=ROWS):
     """Return the structure of a spec, its network and random rows with sound variances."""
-    network = build(spec, SHAPE, CLASSES)
-    structure = Structure.of(spec, SHAPE, CLASSES)
+    network = build(spec, DataShape(SHAPE, CLASSES))
+    structure = Structure.of(spec, DataShape(SHAPE, CLASSES))
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(count, structure.params, generator=generator) * 0.3
     for s in structure.layout.segments:

@@ -13,6 +13,7 @@ from fabricated import MemoryCohort, MemoryStore, make_cohort, make_plan, make_s
 from torch.nn import functional as F
 
 from zoo.architectures import ACTIVATIONS, ARCHITECTURES, NORMS
+from zoo.data import DataShape
 from zoo.dataset import Zoo
 from zoo.dataset.augment import Canonical, Mixup, Noise, Permute, Rescale
 from zoo.dataset.equivariant import NORM_VALUES, NeuralGraph
@@ -331,7 +332,7 @@ def every_structure():
     for architecture, norm, activation in itertools.product(ARCHITECTURES, NORMS, ACTIVATIONS):
         spec = RunSpec(architecture=architecture, norm=norm, activation=activation, width=8)
         try:
-            yield Structure.of(spec, (1, 8, 8), 10)
+            yield Structure.of(spec, DataShape((1, 8, 8), 10))
         except SpecError:  # a norm that cannot stand there
             continue
 

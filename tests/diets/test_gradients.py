@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from zoo.architectures import build, initial_row
 from zoo.architectures.network import row_to_state_dict
 from zoo.architectures.op import Mode
+from zoo.data import DataShape
 from zoo.diets.gradients import gradient_norms, last_features
 from zoo.diets.scores import SCORES, Outputs
 from zoo.objectives import OBJECTIVES
@@ -31,7 +32,7 @@ LOSS = OBJECTIVES["cross_entropy"]("class")
 
 
 def setting(run):
-    network = build(run, (1, 8, 8), 10)
+    network = build(run, DataShape((1, 8, 8), 10))
     rows = [initial_row(network.layout, init="default", scale=1.0, seed=s) for s in range(G)]
     slab = torch.from_numpy(np.stack(rows))
     noise = torch.Generator().manual_seed(0)

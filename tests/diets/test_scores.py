@@ -10,6 +10,7 @@ import torch
 from scipy.special import entr, softmax
 
 from zoo.architectures import build, initial_row
+from zoo.data import DataShape
 from zoo.data.score_file import file_fingerprint, read_scores
 from zoo.diets.scores import SCORES, Outputs, Trajectory
 from zoo.diets.scores.el2n import error_norm
@@ -146,7 +147,7 @@ def test_every_score_is_described_and_a_value_of_the_field():
 
 
 def network(run, shape=(1, 8, 8), classes=10, models=3):
-    built = build(run, shape, classes)
+    built = build(run, DataShape(shape, classes))
     rows = [initial_row(built.layout, init="default", scale=1.0, seed=s) for s in range(models)]
     return built, torch.from_numpy(np.stack(rows))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from zoo.architectures import build
+from zoo.data import DataShape
 from zoo.kernels.activation import FUSED
 from zoo.kernels.batch_norm import batch_norm, batch_norm_backward
 from zoo.kernels.conv import conv, conv_backward
@@ -87,7 +88,7 @@ def optimizer_steps():
 def step_of(name, more):
     optimizer = OPTIMIZERS[name]
     run = RunSpec(optimizer=name, width=64, depth=2, data="digits", norm="layer", **more)
-    layout = build(run, (1, 8, 8), 10).layout
+    layout = build(run, DataShape((1, 8, 8), 10)).layout
     nesterov = "nesterov" in optimizer.fields
     key = {"has_clip_norm": bool(more), "decay_mask": run.decay_mask, "nesterov": nesterov}
     slabs = [floats(4, layout.trained) for _ in range(2 + len(optimizer.moments))]

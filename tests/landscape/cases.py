@@ -8,6 +8,7 @@ from torch.func import functional_call
 
 from zoo.architectures import ACTIVATIONS, NORMS, build, initial_row, row_to_state_dict
 from zoo.architectures.weights import WEIGHT_TRANSFORMS
+from zoo.data import DataShape
 from zoo.errors import SpecError
 from zoo.landscape.stacked import Probe
 from zoo.objectives import OBJECTIVES
@@ -23,7 +24,7 @@ EXAMPLES = 24
 
 def network_of(**fields):
     run = RunSpec(data="digits", batch_size=16, **{"width": 4, **fields})
-    return build(run, SHAPE, CLASSES)
+    return build(run, DataShape(SHAPE, CLASSES))
 
 
 def kinds():

@@ -75,7 +75,7 @@ def models():
     )
     planned = plan(sweep, backend="eager")
     (cohort,) = planned.cohorts
-    network = build(cohort.runs[0], cohort.example_shape, cohort.classes)
+    network = build(cohort.runs[0], cohort.data_shape)
     data = task_data(planned, cohort, network, {}, torch.device("cpu"))
     rows = []
     for i, run in enumerate(cohort.runs):

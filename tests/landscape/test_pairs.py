@@ -209,7 +209,7 @@ def test_a_bend_is_what_plain_autograd_finds():
             share = 1.0 if done <= 0.5 else 0.01 if done >= 0.9 else 1 - 0.99 * (done - 0.5) / 0.4
             optimizer.param_groups[0]["lr"] = 0.05 * share
             t = float(uniforms(data.seeds, "curve", 2 * step, 1))
-            x, y = data.batch(step, 32)
+            x, y, _ = data.batch(step, 32)
             w = (1 - t) ** 2 * a[0] + 2 * t * (1 - t) * bend + t**2 * b[0]
             state = {s.name: w[s.offset : s.stop].view(s.shape) for s in network.layout.segments}
             z = torch.func.functional_call(

@@ -7,6 +7,7 @@ import pytest
 
 from zoo.architectures import build, initial_row
 from zoo.architectures.symmetry import describe, permutation_groups, random_permutation
+from zoo.data import DataShape
 from zoo.landscape.weight_matching import (
     groups_from_json,
     match_rows,
@@ -25,7 +26,7 @@ CASES = [
 
 
 def network_of(case):
-    return build(RunSpec(data="digits", **case), (1, 8, 8), 10)
+    return build(RunSpec(data="digits", **case), DataShape((1, 8, 8), 10))
 
 
 def row_of(network, seed):

@@ -58,8 +58,8 @@ class Times(torch.nn.Module):
     "architecture": (ARCHITECTURES, """
 from zoo.architectures.families import ARCHITECTURES, Family
 from zoo.architectures.mlp import mlp
-def wide(run, example_shape, classes):
-    return mlp(run.replace(architecture="mlp", depth=run.blocks), example_shape, classes)
+def wide(run, data):
+    return mlp(run.replace(architecture="mlp", depth=run.blocks), data)
 BLOCKS = Field("blocks", "int", 1, "hidden layers", low=1, high=4, per="cohort")
 ARCHITECTURES.register("mine", doc="an MLP by another name")(Family(wide, named(BLOCKS)))
 """, "blocks", (1, 2)),

@@ -87,7 +87,7 @@ def test_twenty_steps_are_those_of_torch(files, name, kind):
     group, layout = trainer.groups[0], trainer.cohort.layout
     steps = np.repeat(np.arange(STEPS)[:, None], len(group.runs), 1)
     ids = torch.from_numpy(group.order.block(steps))
-    network = build(trainer.runs[0], data.example_shape, data.classes)
+    network = build(trainer.runs[0], data.shape)
     for g in range(3):
         module = network.module()
         module.load_state_dict(row_to_state_dict(layout, start.weights[g]))

@@ -9,9 +9,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "extend.md"
 
 
 def block(language: str) -> str:
-    """Return the block of the page in a language: the plug-in, the sweep or the commands."""
+    """Return the blocks of the page in a language: the plug-in, the sweep or the commands."""
     found = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    return str(found[-1])
+    return "\n\n".join(found) if language == "python" else str(found[-1])
 
 
 def write_files(folder: Path) -> Path:

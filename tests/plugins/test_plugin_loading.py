@@ -123,7 +123,7 @@ def test_loading_twice_and_a_copy_change_nothing(plugged, tmp_path):
         ('@plugin.objective("odd", takes=("words",))\ndef f(z, y): ...', "allowed: class"),
         ('@plugin.objective("odd")\ndef f(z, y, how: str = "x"): ...', "must be a number"),
         ('@plugin.optimizer("odd")\ndef f(p, g, moments): ...', "takes no lr"),
-        ('@plugin.data("odd")\ndef f(path): ...', "path has no default"),
+        ('@plugin.data("odd")\ndef f(path): ...', "argument 'path' needs a default"),
         ('@plugin.score("odd", of="dreams")\ndef f(z, y): ...', "'models', 'data'"),
         ('@plugin.metric("odd", columns={"nc1": "mine"})\ndef f(m): ...', "'nc1' is taken"),
         ('@plugin.phase_rule("odd", phases=())\ndef f(c): ...', "give different names"),

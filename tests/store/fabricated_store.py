@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from zoo.architectures.layout import Layout, Segment
+from zoo.data import DataShape
 from zoo.spec.record import RecordSpec
 from zoo.spec.run import RunSpec
 from zoo.store import TaskWriter
@@ -60,8 +61,7 @@ def make_cohort(
         architecture={"family": "mlp", "train_flops_per_example": 1234, "groups": [[0, 1]]},
         task_rows=min(task_rows, models),
         group_rows=4,
-        example_shape=(1, 8, 8),
-        classes=C,
+        data_shape=DataShape((1, 8, 8), C),
         metrics=tuple(metrics),
     )
 
@@ -85,7 +85,7 @@ def values_of(cohort, row, k, probe=Q):
     rng = np.random.default_rng([int(cohort.run_ids[row], 16) & 0xFFFFFFFF, k])
     weights = rng.normal(size=cohort.params).astype(np.float32)
     metrics = {m.name: np.dtype(m.dtype).type(rng.normal()) for m in cohort.metrics}
-    logits = rng.normal(size=(probe, cohort.classes)).astype(np.float16)
+    logits = rng.normal(size=(probe, cohort.data_shape.total)).astype(np.float16)
     if k == 0:
         metrics["grad_norm"] = metrics["update_norm"] = np.float32(np.nan)
     if k == 1:

@@ -115,7 +115,7 @@ def test_no_row_is_trained_that_is_not_there_to_be(mixed, cohort):
 def _layout(cohort):
     from zoo.architectures import build
 
-    return build(cohort.runs[0], cohort.example_shape, cohort.classes).layout
+    return build(cohort.runs[0], cohort.data_shape).layout
 
 
 @pytest.mark.parametrize("kind", ["trained", "imported", "derived"])

@@ -85,7 +85,7 @@ SWEEP = {
 def test_training_records_what_was_planned(monkeypatch):
     """A store of a version that recorded less is trained to its end, as it was planned."""
     fewer = {name: METRICS[name] for name in ("test_loss", "step_lr")}
-    monkeypatch.setattr(planner, "recorded", lambda _: fewer)
+    monkeypatch.setattr(planner, "recorded", lambda *_: fewer)
     plan = planner.plan(Sweep.from_dict(SWEEP), backend="eager")
     monkeypatch.undo()
     trainer = TaskTrainer(plan, plan.cohorts[0], next(plan.tasks()))
@@ -94,7 +94,7 @@ def test_training_records_what_was_planned(monkeypatch):
 
 def test_training_refuses_what_it_does_not_compute(monkeypatch):
     more = {**METRICS, "calibration_error": "of the test set"}
-    monkeypatch.setattr(planner, "recorded", lambda _: more)
+    monkeypatch.setattr(planner, "recorded", lambda *_: more)
     plan = planner.plan(Sweep.from_dict(SWEEP), backend="eager")
     with pytest.raises(TrainError, match="record calibration_error, which this phasezoo does not"):
         TaskTrainer(plan, plan.cohorts[0], next(plan.tasks()))

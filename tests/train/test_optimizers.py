@@ -9,6 +9,7 @@ from engine_cases import same_bits, specs, train, trajectories
 
 from zoo.architectures import build
 from zoo.architectures.layout import Layout, Segment
+from zoo.data import DataShape
 from zoo.optim import DECAY_MASKS, OPTIMIZERS
 from zoo.optim.base import clip_by_norm
 from zoo.optim.masks import column_mask
@@ -78,7 +79,9 @@ def test_compiled_equals_eager_and_no_slot_matters(name):
 
 def slabs(seed=0, models=3):
     """Return a network's layout and float32 slabs of parameters and gradients."""
-    layout = build(RunSpec(architecture="cnn", width=6, norm="group", norm_groups=2), (1, 8, 8), 4)
+    layout = build(
+        RunSpec(architecture="cnn", width=6, norm="group", norm_groups=2), DataShape((1, 8, 8), 4)
+    )
     gen = torch.Generator().manual_seed(seed)
     shape = (models, layout.layout.trained)
     return layout.layout, *(torch.randn(shape, generator=gen) for _ in range(2))

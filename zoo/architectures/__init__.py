@@ -10,6 +10,7 @@ from zoo.architectures.layout import Layout, Segment
 from zoo.architectures.network import Network, row_to_state_dict, state_dict_to_row
 from zoo.architectures.norms import NORMS
 from zoo.architectures.op import Mode
+from zoo.data.shape import DataShape
 from zoo.spec.run import RunSpec
 
 __all__ = [
@@ -31,6 +32,6 @@ __all__ = [
 ]
 
 
-def module_for(run: RunSpec, example_shape: tuple[int, ...], classes: int) -> nn.Module:
+def module_for(run: RunSpec, data: DataShape) -> nn.Module:
     """Return the plain ``nn.Module`` of a run, in eval mode, with torch's own initial weights."""
-    return build(run, example_shape, classes).module()
+    return build(run, data).module()

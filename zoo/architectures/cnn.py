@@ -14,6 +14,7 @@ from zoo.architectures.network import Network
 from zoo.architectures.op import Op, Shape
 from zoo.architectures.pool import GlobalAveragePool
 from zoo.architectures.weights import transformed
+from zoo.data.shape import DataShape
 from zoo.errors import Problem, SpecError
 from zoo.fields import named
 from zoo.spec.run import RunSpec
@@ -24,16 +25,16 @@ __all__ = ["cnn"]
 _STRIDED = 3
 
 
-def cnn(run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Network:
+def cnn(run: RunSpec, data: DataShape) -> Network:
     """Return depth × (convolution, norm, activation, dropout), average pool, linear.
 
     Raises:
         SpecError: the data are neither ``(channels, length)`` nor ``(channels, height, width)``.
     """
-    if len(example_shape) not in (2, 3):
-        message = f"needs signals or images, but an example of {run.data} is {example_shape}"
+    if len(data.example) not in (2, 3):
+        message = f"needs signals or images, but an example of {run.data} is {data.example}"
         raise SpecError([Problem("architecture", "cnn", message, fix="use architecture = 'mlp'")])
-    shape = Shape(example_shape[1:], example_shape[0])
+    shape = Shape(data.example[1:], data.example[0])
     ops: list[Op] = []
     for layer in range(run.depth or 1):
         block = f"hidden.{layer}"
@@ -42,8 +43,8 @@ def cnn(run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Network:
         ops.append(transformed(conv, run.weight_transform))
         ops += after_weights(run, block, shape, layer)
     ops.append(GlobalAveragePool("pool", shape))
-    ops.append(Linear("output", run.width, classes))
-    return Network("cnn", chain(ops), example_shape, form="positions")
+    ops.append(Linear("output", run.width, data.total))
+    return Network("cnn", chain(ops), data.example, form="positions")
 
 
 ARCHITECTURES.register(

@@ -11,6 +11,7 @@ from zoo.architectures.dropout import Dropout
 from zoo.architectures.network import Network
 from zoo.architectures.norms import NORMS
 from zoo.architectures.op import Op, Shape
+from zoo.data.shape import DataShape
 from zoo.errors import Problem, SpecError
 from zoo.fields import Field, Fields
 from zoo.registry import Registry
@@ -32,14 +33,16 @@ class Family:
     """An architecture family.
 
     Args:
-        build: makes the network from (run, example_shape, classes).
+        build: makes the network from (run, shape of the data).
         fields: conditional run-spec fields that it reads.
         fixes: fields of every run that it does not read, at the value that means so.
+        tokens: whether it reads examples of tokens, too.
     """
 
-    build: Callable[[RunSpec, tuple[int, ...], int], Network]
+    build: Callable[[RunSpec, DataShape], Network]
     fields: Fields
     fixes: Mapping[str, Any] = field(default_factory=dict)
+    tokens: bool = False
 
 
 ARCHITECTURES: Registry[Family] = Registry("architecture", field="architecture", builds=True)
@@ -63,17 +66,16 @@ def after_weights(run: RunSpec, block: str, shape: Shape, layer: int) -> list[Op
     ]
 
 
-def build(run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Network:
+def build(run: RunSpec, data: DataShape) -> Network:
     """Return the network that a run spec describes.
 
     Args:
         run: the spec.
-        example_shape: shape of one input example, channels first.
-        classes: C.
+        data: the form of an example and of its target.
 
     Raises:
         SpecError: the architecture does not fit the data, or a norm its place.
         PluginMissingError: the run uses a plug-in that is not loaded, or has changed.
     """
     check_plugins(run)
-    return ARCHITECTURES[run.architecture].build(run, example_shape, classes)
+    return ARCHITECTURES[run.architecture].build(run, data)

@@ -44,7 +44,7 @@ class Linearization:
             self._saved.append(kept)
             return y
 
-        self.logits = wide(network.graph.forward(x, visit).squeeze(2))
+        self.logits = wide(network.graph.forward(x, visit).flatten(2))
 
     def gradient(self, dlogits: Tensor) -> Tensor:
         """Return the gradient ``[G, D]``, given that of the logits ``[G, N, C]``.
@@ -75,7 +75,7 @@ class Linearization:
         if found is None:
             msg = "no parameter moves the output of this network"
             raise ValueError(msg)
-        return found.squeeze(2)
+        return found.flatten(2)
 
     def pull(self, v: Tensor, ddlogits: Tensor) -> Tensor:
         """Return the derivative of the gradient ``[G, D]`` along the direction last pushed.

@@ -10,23 +10,24 @@ from zoo.architectures.linear import Linear
 from zoo.architectures.network import Network
 from zoo.architectures.op import Op, Shape
 from zoo.architectures.weights import transformed
+from zoo.data.shape import DataShape
 from zoo.fields import named
 from zoo.spec.run import RunSpec
 
 __all__ = ["mlp"]
 
 
-def mlp(run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Network:
+def mlp(run: RunSpec, data: DataShape) -> Network:
     """Return flatten, then depth × (linear, norm, activation, dropout), then linear."""
-    inputs = math.prod(example_shape)
+    inputs = math.prod(data.example)
     ops: list[Op] = []
     for layer in range(run.depth or 1):
         block = f"hidden.{layer}"
         ops.append(transformed(Linear(f"{block}.linear", inputs, run.width), run.weight_transform))
         ops += after_weights(run, block, Shape((), run.width), layer)
         inputs = run.width
-    ops.append(Linear("output", inputs, classes))
-    return Network("mlp", chain(ops), example_shape, form="vector")
+    ops.append(Linear("output", inputs, data.total))
+    return Network("mlp", chain(ops), data.example, form="vector")
 
 
 ARCHITECTURES.register("mlp", doc="depth x (linear, norm, activation, dropout), linear")(

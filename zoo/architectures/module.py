@@ -17,6 +17,7 @@ from zoo.architectures.mode import Mode, Params, Values
 from zoo.architectures.network import Network
 from zoo.architectures.op import Op, Param, Shape
 from zoo.architectures.stacked_module import ModuleError, StackedModule
+from zoo.data.shape import DataShape
 from zoo.errors import Problem, SpecError
 
 __all__ = ["ModuleOp", "module_network"]
@@ -86,7 +87,7 @@ def _agree(network: Network, stacked: StackedModule, x: Tensor) -> bool:
             mode = Mode(training=training)
             z, _ = network.forward(p, network.inputs(x).expand(2, -1, -1, -1), mode)
             wanted, new = stacked(p, both, training=training)
-            pairs = [(z, wanted), *((mode.new_buffers[n], b) for n, b in new.items())]
+            pairs = [(z, wanted.flatten(2)), *((mode.new_buffers[n], b) for n, b in new.items())]
             if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs):
                 return False
     return True
@@ -95,8 +96,7 @@ def _agree(network: Network, stacked: StackedModule, x: Tensor) -> bool:
 def module_network(
     make: Callable[[], nn.Module],
     name: str,
-    example_shape: tuple[int, ...],
-    outputs: int,
+    data: DataShape,
     options: dict[str, Any],
 ) -> Network:
     """Return the network of a user's module: a graph where all of it is known, else one op.
@@ -104,17 +104,19 @@ def module_network(
     Args:
         make: makes the module.
         name: of the architecture.
-        example_shape: shape of one input example.
-        outputs: C.
+        data: the form of an example and of its target.
         options: the fields that the module was made with.
 
     Raises:
         SpecError: the module cannot be made, run or trained, or makes something else than
-            ``[B, outputs]``.
+            ``[B, outputs]``, or ``[B, T, outputs]`` of T positions.
     """
+    example_shape, wanted = data.example, (*data.positions, data.outputs)
 
     def example(count: int) -> Tensor:
         values = torch.linspace(-1, 1, count * math.prod(example_shape))
+        if data.tokens is not None:
+            values = ((values + 1) / 2 * (data.tokens - 1)).round().long()
         return values.reshape(count, *example_shape)
 
     try:
@@ -123,10 +125,10 @@ def module_network(
         if not stacked.params or all(p.role == "buffer" for p in stacked.params):
             msg = "has no parameter to train"
             raise ModuleError(msg)
-        if found != (outputs,):
+        if found != wanted:
             msg = (
                 f"makes {['B', *found]} of B examples {list(example_shape)}; it must make"
-                f" [B, {outputs}], one output for each class or value".replace("'", "")
+                f" {['B', *wanted]}, one output for each class or value".replace("'", "")
             )
             raise ModuleError(msg)
     except ModuleError as error:
@@ -138,4 +140,4 @@ def module_network(
         if _agree(network, stacked, example(4)):
             return network
     op = ModuleOp(stacked, name, options)
-    return Network(name, [Node(op, (-1,))], example_shape, form="as it is")
+    return Network(name, [Node(op, (-1,))], example_shape, form="as it is", tokens=data.tokens)

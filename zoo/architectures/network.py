@@ -98,8 +98,9 @@ class Network:
 
     @property
     def outputs(self) -> int:
-        """C: channels of the output."""
-        return self.head.out_shape().channels
+        """C: values of the output, over all of its positions."""
+        shape = self.head.out_shape()
+        return shape.positions * shape.channels
 
     def ops_of(self, kind: type[T]) -> tuple[T, ...]:
         """Return the ops of a type, in order, an op of several nodes once."""
@@ -129,7 +130,7 @@ class Network:
     def forward(self, p: Params, x: Tensor, mode: Mode) -> tuple[Tensor, Saved]:
         """Return float32 logits of x ``[G, B, T, C_in]``, and the saved values.
 
-        The logits are ``[G, B, C]``, or ``[G, B, T, C]`` where the output has positions.
+        The logits are ``[G, B, C]``; where the output has positions, those of the first come first.
         """
         graph = self._running(x)
         saved: Saved = []
@@ -139,7 +140,7 @@ class Network:
             saved.append(kept)
             return y
 
-        return wide(graph.forward(x, visit).squeeze(2)), saved
+        return wide(graph.forward(x, visit).flatten(2)), saved
 
     def _running(self, like: Tensor) -> Graph:
         """Return the graph that forward and backward go through on the device of ``like``."""
@@ -174,7 +175,8 @@ class Network:
 
     def output_gradient(self, dlogits: Tensor) -> Tensor:
         """Return a gradient of the logits as one of the last value, ``[G, B, T, C]``."""
-        return dlogits.unsqueeze(2) if self.head.out_shape().positions == 1 else dlogits
+        shape = self.head.out_shape()
+        return dlogits.reshape(*dlogits.shape[:2], shape.positions, shape.channels)
 
     def trace(
         self, p: Params, x: Tensor, mode: Mode, *,
@@ -198,7 +200,7 @@ class Network:
                 after(index, op, xs, y)
             return y
 
-        return wide(self.graph.forward(x, visit).squeeze(2))
+        return wide(self.graph.forward(x, visit).flatten(2))
 
     def flat_gradient(self, grads: dict[str, Tensor]) -> Tensor:
         """Return gradients as a float32 slab ``[G, trained]``."""

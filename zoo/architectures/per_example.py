@@ -61,7 +61,7 @@ def example_gradients(
         return y
 
     tied = _tied(network)
-    walks = output_gradients(wide(graph.forward(x, forward).squeeze(2)))
+    walks = output_gradients(wide(graph.forward(x, forward).flatten(2)))
     for walk, dlogits in enumerate(walks):
         last = walk == len(walks) - 1
         sums: dict[str, Tensor] = {}

@@ -168,7 +168,7 @@ def verify(network: Network, *, seed: int = 0, examples: int = 16) -> dict[str, 
         factor = 0.5 + u if symmetry.kind == "scale" else torch.where(u < 0.5, -1.0, 1.0).double()
         moved = apply_scaling(state, symmetry, factor)
         errors["unit"] = max(errors["unit"], _gap(logits(moved), base, scale))
-    errors["stacked"] = _gap(_stacked(network, row, x), base, scale)
+    errors["stacked"] = _gap(_stacked(network, row, x), base.flatten(1), scale)
     limit = 1e-5 if exact is torch.float64 else 1e-4
     bad = {k: v for k, v in errors.items() if not v <= limit}
     if bad:

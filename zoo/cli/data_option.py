@@ -45,10 +45,10 @@ def data_facts(plan: Plan, paths: Mapping[str, str]) -> dict[str, dict[str, Any]
     from zoo.errors import ZooError
     from zoo.train.task_data import planned_data
 
-    names = ("train_examples", "test_examples", "example_shape", "classes", "target")
+    names = ("splits", "example_shape", "classes", "target", "positions", "tokens")
     found = {}
     for name, facts in plan.data.items():
-        found[name] = {key: facts[key] for key in names} | {"doubts": []}
+        found[name] = {key: facts[key] for key in names if key in facts} | {"doubts": []}
         with contextlib.suppress(ZooError):
             found[name]["doubts"] = list(doubts(planned_data(plan, name, paths)))
     return found
@@ -60,9 +60,12 @@ def print_data(facts: Mapping[str, Mapping[str, Any]]) -> None:
 
     for name, data in facts.items():
         unit = "classes" if data["target"] == "class" else "values each"
-        print(
-            f"  data      {name}: {data['train_examples']:,} + {data['test_examples']:,} examples"
-            f" of {in_words(data['example_shape'])}, {data['classes']} {unit}"
-        )
+        if "positions" in data:
+            unit += f" at {' x '.join(map(str, data['positions']))} positions"
+        sizes = " + ".join(f"{count:,}" for count in data["splits"].values())
+        form = in_words(data["example_shape"])
+        if "tokens" in data:
+            form = f"{data['example_shape'][0]} tokens, {data['tokens']} different ones"
+        print(f"  data      {name}: {sizes} examples of {form}, {data['classes']} {unit}")
         for doubt in data["doubts"]:
             print(f"  warning   {name}: {doubt}")

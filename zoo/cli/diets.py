@@ -126,7 +126,7 @@ def _extra_jobs(args: argparse.Namespace, plan: Plan) -> Sequence[ScoringJob]:
         raise SpecError(problems, "score")
     found = {}
     for cohort in plan.cohorts:
-        examples = int(plan.data[str(cohort.key["data"])]["train_examples"])
+        examples = int(plan.data[plan.data_key(cohort.runs[0])]["train_examples"])
         for run in cohort.runs:
             wanted = (args.scores, args.epochs, args.seeds)
             for job in make_job(run, examples, *wanted, scorer=args.scorer):

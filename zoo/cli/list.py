@@ -63,7 +63,7 @@ def names(args: argparse.Namespace) -> int:
 #: Plurals that are more than an s.
 _PLURALS = {
     "schedules": "schedule", "data_sets": "data", "datasets": "data", "columns": "metric",
-    "dataset": "data", "losses": "metric", "samplers": "method", "sampler": "method",
+    "dataset": "data", "losses": "metric",
 }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def _kinds() -> dict[str, _Kind]:
     from zoo.phases.thresholds import SETTINGS
     from zoo.registry import vocabulary
     from zoo.spec import field_infos
-    from zoo.spec.samplers import SAMPLERS
+    from zoo.spec.points import POINT_METHODS
 
     kinds = {"field": _Kind("fields of a run: what a sweep sets and sweeps over", _fields)}
     for name, info in field_infos().items():
@@ -84,7 +84,7 @@ def _kinds() -> dict[str, _Kind]:
             rows = _data if name == "data" else _entries_of(registry)
             kinds[name] = _Kind(info.doc, rows)
     return kinds | {
-        "method": _Kind("sampling methods of [sample]", _entries_of(SAMPLERS)),
+        "method": _Kind("sampling methods of [sample]", _entries_of(POINT_METHODS)),
         "metric": _Kind("landscape metrics of `zoo landscape --metrics`", _metrics),
         "setting": _Kind("sets of thresholds of `zoo label --setting`", _entries_of(SETTINGS)),
         "rule": _Kind("rules of `zoo label --rule`", _entries_of(RULES)),

@@ -9,12 +9,14 @@ from zoo.data.base import DATASETS, Dataset, DataSource
 from zoo.data.labels import noisy_labels, training_subset
 from zoo.data.load import load
 from zoo.data.normalize import NORMALIZATIONS, PreparedData, prepare
+from zoo.data.shape import DataShape
 
 __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
     "NORMALIZATIONS",
     "Augmentation",
+    "DataShape",
     "DataSource",
     "Dataset",
     "PreparedData",

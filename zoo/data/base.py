@@ -5,27 +5,33 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from zoo.data.places import variable
+from zoo.data.problems import split_problems
+from zoo.data.shape import DataShape
+from zoo.data.splits import Split, named_splits, ordered, target_kind
 from zoo.errors import DataError, Problem
 from zoo.fields import Field, Fields, named
 from zoo.registry import Registry
 
 __all__ = [
+    "CONTEXT",
     "DATASETS",
+    "WINDOW_STRIDE",
     "Arrays",
     "DataRegistry",
     "DataSource",
     "Dataset",
+    "Domain",
+    "Parts",
     "make_dataset",
-    "target_kind",
 ]
 
 #: ``source`` of a data set: how its bytes come to be on this machine.
@@ -34,14 +40,23 @@ SOURCES = ("generated", "bundled", "system-package", "user-path")
 _DATA_SHA256 = Field(
     "data_sha256", "str", None, "fingerprint of a user's own data; set when planning", planned=True
 )
+CONTEXT = Field(
+    "context", "int", None, "length of the windows of a sequence; None = the data are none",
+    low=1, high=1 << 20, per="cohort", aka="context_length block_size seq_len sequence_length",
+)  # fmt: skip
+WINDOW_STRIDE = Field(
+    "window_stride", "int", None, "from one window to the next; None = context: none overlap",
+    low=1, high=1 << 20, per="cohort",
+)  # fmt: skip
 
 _OWN = re.compile(r"npz:[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
 
 class Arrays(NamedTuple):
-    """What a reader returns: raw examples ``[N, *example_shape]`` and their targets.
+    """What a reader returns of a data set with one input and one target per example.
 
-    Targets are integer labels ``[N]``, or values ``[N, ...]``: see :func:`target_kind`.
+    Raw examples ``[N, *example_shape]`` and their targets: integer labels ``[N]``, or values
+    ``[N, ...]``. A reader may also return a mapping of named arrays: see :mod:`zoo.data.splits`.
     """
 
     train_x: NDArray[Any]
@@ -62,10 +77,12 @@ class DataSource:
         example_shape: shape of one example, channels first; None = the file decides.
         classes: number of classes C; None = the file decides.
         sizes: training and test examples; None = the file decides.
-        read: returns the arrays, from the path if the set needs one.
+        read: returns the arrays, from the path if the set needs one, and its options by name.
         files: the files expected at the path, in words; empty where none is needed.
         system_path: where the system package puts them.
         install: the command that installs the system package.
+        options: run-spec fields that decide what the data are.
+        function: makes the targets ``[N, ...]`` of fresh examples ``[N, *example_shape]``.
     """
 
     name: str
@@ -75,10 +92,12 @@ class DataSource:
     example_shape: tuple[int, ...] | None
     classes: int | None
     sizes: tuple[int, int] | None
-    read: Callable[[Path | None], Arrays]
+    read: Callable[..., Arrays | Mapping[str, NDArray[Any]]]
     files: str = ""
     system_path: str = ""
     install: str = ""
+    options: Fields = field(default_factory=dict)
+    function: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     @property
     def variable(self) -> str:
@@ -93,7 +112,7 @@ class DataSource:
     @property
     def fields(self) -> Fields:
         """The run-spec fields that a run on this data set reads."""
-        return named(_DATA_SHA256) if self.own else {}
+        return {**(named(_DATA_SHA256) if self.own else {}), **self.options}
 
 
 class DataRegistry(Registry[DataSource]):
@@ -112,83 +131,194 @@ DATASETS = DataRegistry("data set", field="data")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Dataset:
+class Domain:
+    """Where fresh examples are drawn from, uniformly.
+
+    Args:
+        low, high: float32 bounds, of the shape of an example.
+        function: makes their targets; None = there are none.
+    """
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    function: Callable[[torch.Tensor], torch.Tensor] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Parts:
+    """The splits of a data set.
+
+    Args:
+        splits: name -> examples and targets; ``train`` and ``test`` first.
+        shape: the form of an example and of its target.
+    """
+
+    splits: Mapping[str, Split]
+    shape: DataShape
+
+    @property
+    def train_x(self) -> NDArray[Any]:
+        """``[N, *example_shape]`` training examples."""
+        return self.splits["train"].x
+
+    @property
+    def train_y(self) -> NDArray[Any]:
+        """``[N, ...]`` their targets: int64 labels, or float32 values."""
+        return self.splits["train"].y
+
+    @property
+    def test_x(self) -> NDArray[Any]:
+        """``[N, *example_shape]`` test examples."""
+        return self.splits["test"].x
+
+    @property
+    def test_y(self) -> NDArray[Any]:
+        """``[N, ...]`` their targets."""
+        return self.splits["test"].y
+
+    @property
+    def classes(self) -> int:
+        """C: classes, or values that an example is to be given."""
+        return self.shape.outputs
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """``(D,)`` features, ``(channels, length)`` or ``(channels, height, width)``."""
+        return self.shape.example
+
+    @property
+    def target(self) -> str:
+        """What its targets are, a kind of :func:`zoo.data.splits.target_kind`."""
+        return self.shape.target
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Dataset(Parts):
     """A data set as it was published: raw, in its own order. The arrays are read-only.
 
     Args:
         name: the name in a sweep.
-        train_x: ``[N, *example_shape]`` uint8 or float32.
-        train_y: ``[N]`` int64 labels, 0 to C − 1; or values ``[N, C]`` float32.
-        test_x, test_y: the same for the test set.
-        classes: C: classes, or values that an example is to be given.
-        target: what its targets are, a kind of :func:`target_kind`.
-        example_shape: ``(D,)`` features, ``(channels, length)`` or ``(channels, height, width)``.
-        fingerprint: sha256 over the four arrays with their dtypes and shapes.
+        fingerprint: sha256 over its arrays with their names, dtypes and shapes.
         source: one of ``generated``, ``bundled``, ``system-package``, ``user-path``.
         licence: the licence of the data.
         citation: where it was published.
+        domain: where fresh examples come from, or None.
     """
 
     name: str
-    train_x: NDArray[Any]
-    train_y: NDArray[Any]
-    test_x: NDArray[Any]
-    test_y: NDArray[Any]
-    classes: int
-    example_shape: tuple[int, ...]
     fingerprint: str
     source: str
     licence: str
     citation: str
-    target: str = "class"
+    domain: Domain | None = None
 
 
-def make_dataset(about: DataSource, arrays: Arrays) -> Dataset:
+def make_dataset(
+    about: DataSource,
+    arrays: Arrays | Mapping[str, NDArray[Any]],
+    *,
+    context: int | None = None,
+    window_stride: int | None = None,
+) -> Dataset:
     """Check the arrays of a reader, freeze them and take their fingerprint.
+
+    Args:
+        about: the data set.
+        arrays: what its reader returned.
+        context, window_stride: of the windows of a sequence.
 
     Raises:
         DataError: arrays that do not fit each other or the description, all problems at once.
     """
-    problems = array_problems(arrays, about.classes)
-    if not problems and about.example_shape not in (None, arrays.train_x.shape[1:]):
-        shape = arrays.train_x.shape[1:]
-        problems.append(Problem("train_x", shape, "bad example shape", str(about.example_shape)))
+    named_arrays = arrays._asdict() if isinstance(arrays, Arrays) else arrays
+    held = ordered({name: np.asarray(array) for name, array in named_arrays.items()})
+    problems = split_problems(held, about.classes)
+    if not problems and "train_x" in held:
+        shape = held["train_x"].shape[1:]
+        if about.example_shape not in (None, shape):
+            problems.append(
+                Problem("train_x", shape, "bad example shape", str(about.example_shape))
+            )
+    if not problems:
+        problems += _window_problems(held, context, window_stride)
     if problems:
         origin = f"data set {about.name!r}"
         raise data_error(origin, problems)
-    kind = target_kind(arrays.train_y)
-    dtype = _TARGET_TYPES[kind]
-    raw = Arrays(
-        train_x=_examples(arrays.train_x),
-        train_y=np.array(arrays.train_y, dtype=dtype),
-        test_x=_examples(arrays.test_x),
-        test_y=np.array(arrays.test_y, dtype=dtype),
-    )
-    fixed = raw._replace(train_y=_targets(raw.train_y), test_y=_targets(raw.test_y))
-    for array in fixed:
-        array.setflags(write=False)
-    classes = about.classes
-    if kind != "class":
-        classes = fixed.train_y.shape[1]
-    elif classes is None:
-        classes = max(int(fixed.train_y.max()) + 1, int(fixed.test_y.max()) + 1, 2)
+    kind = _kind(held)
+    raw = {name: _kept(name, array, kind) for name, array in held.items()}
+    splits = named_splits(raw, kind, context=context or 0, stride=window_stride or context or 0)
+    bounds = [raw[name] for name in ("low", "high") if name in raw]
     return Dataset(
         name=about.name,
-        **fixed._asdict(),
-        classes=classes,
-        target=kind,
-        example_shape=tuple(int(n) for n in fixed.train_x.shape[1:]),
+        splits=splits,
+        shape=_shape(about, raw, splits, kind),
         fingerprint=fingerprint(raw),
         source=about.source,
         licence=about.licence,
         citation=about.citation,
+        domain=Domain(bounds[0], bounds[1], about.function) if bounds else None,
     )
 
 
-def fingerprint(arrays: Arrays) -> str:
+def _window_problems(
+    held: Mapping[str, NDArray[Any]], context: int | None, stride: int | None
+) -> Iterator[Problem]:
+    sequences = [name for name in held if name.endswith("_sequence")]
+    if not sequences:
+        for name, value in (("context", context), ("window_stride", stride)):
+            if value is not None:
+                message = "windows are cut from a sequence, and the data set has none"
+                yield Problem(name, value, message, "None")
+        return
+    if context is None:
+        message = "the data set is a sequence: a window has a length"
+        yield Problem("context", None, message, fix="for instance context = 64")
+        return
+    for name in sequences:
+        if len(held[name]) <= context:
+            message = f"{name} has {len(held[name]):,} places: there is no window"
+            yield Problem("context", context, message, f"up to {len(held[name]) - 1:,}")
+
+
+def _kind(held: Mapping[str, NDArray[Any]]) -> str:
+    """Return what the targets of checked arrays are."""
+    if "train_sequence" in held:
+        return "class" if held["train_sequence"].ndim == 1 else "vector"
+    if "train_labels" in held:
+        return "class"
+    return target_kind(held["train_y"]) if "train_y" in held else "none"
+
+
+def _shape(
+    about: DataSource, raw: Mapping[str, NDArray[Any]], splits: Mapping[str, Split], kind: str
+) -> DataShape:
+    train = splits["train"]
+    positions = train.y.shape[1:] if kind == "class" else ()
+    tokens = None
+    if train.x.dtype == np.int64:
+        role = "sequence" if train.sequence is not None else "tokens"
+        tokens = max(2, *(int(a.max()) + 1 for n, a in raw.items() if n.endswith(f"_{role}")))
+    outputs = about.classes
+    if kind != "class":
+        outputs = train.y.shape[1] or _outputs_without_targets(train.x)
+    elif outputs is None:
+        most = tokens if train.sequence is not None else None
+        outputs = most or max(2, *(int(s.y.max()) + 1 for s in splits.values()))
+    masked = any(name.endswith("_mask") for name in raw)
+    example = tuple(int(n) for n in train.x.shape[1:])
+    return DataShape(example, outputs, tuple(map(int, positions)), tokens, kind, masked)
+
+
+def _outputs_without_targets(x: NDArray[Any]) -> int:
+    """Return the values that a network gives an example without a target: as many as it has."""
+    return int(np.prod(x.shape[1:]))
+
+
+def fingerprint(arrays: Arrays | Mapping[str, NDArray[Any]]) -> str:
     """Return the sha256 (hexadecimal) over name, little-endian dtype, shape and bytes of each."""
+    held = arrays._asdict() if isinstance(arrays, Arrays) else arrays
     digest = hashlib.sha256()
-    for name, array in arrays._asdict().items():
+    for name, array in ordered(held).items():
         plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
         digest.update(f"{name} {plain.dtype.str} {list(plain.shape)}\n".encode())
         digest.update(plain.data)
@@ -202,116 +332,24 @@ def data_error(source: str, problems: list[Problem]) -> DataError:
     return DataError("\n".join([head, *(f"  - {p}" for p in problems)]))
 
 
-def array_problems(arrays: Arrays, classes: int | None = None) -> list[Problem]:
-    """Return everything that keeps four arrays from being a data set."""
-    problems: list[Problem] = []
-    for part in ("train", "test"):
-        x, y = getattr(arrays, f"{part}_x"), getattr(arrays, f"{part}_y")
-        problems += _example_problems(f"{part}_x", x) + _target_problems(f"{part}_y", y, classes)
-        if x.ndim and y.ndim and len(x) != len(y):
-            problems.append(
-                Problem(f"{part}_y", len(y), "one target per example", f"{len(x)} targets")
-            )
-    a, b = arrays.train_x, arrays.test_x
-    if min(a.ndim, b.ndim) > 1 and a.shape[1:] != b.shape[1:]:
-        problems.append(Problem("test_x", b.shape[1:], "unlike train_x", str(a.shape[1:])))
-    return [*problems, *_unlike_targets(arrays.train_y, arrays.test_y)]
-
-
-def _unlike_targets(train: NDArray[Any], test: NDArray[Any]) -> list[Problem]:
-    """Return what two parts' targets differ in, with the remedy where one of them has labels."""
-    kinds = target_kind(train), target_kind(test)
-    if kinds[0] == kinds[1] and (kinds[0] == "class" or train.shape[1:] == test.shape[1:]):
-        return []
-    fix = ""
-    if "class" in kinds:
-        name, kind = ("train_y", kinds[0]) if kinds[1] == "class" else ("test_y", kinds[1])
-        how = "argmax(1)" if kind == "binary" else "astype(int)"
-        fix = f"if they are labels: {name}.{how}"
-    given, like = (f"{y.dtype} {list(y.shape[1:])}" for y in (test, train))
-    return [Problem("test_y", given, "unlike train_y", like, fix)]
-
-
-def target_kind(y: NDArray[Any]) -> str:
-    """Return what targets are, by type and shape.
-
-    ``"class"``: integers ``[N]``, the labels of classes. ``"binary"``: integers or truth values
-    ``[N, ...]`` with further axes, zeros and ones. ``"vector"``: floats ``[N, ...]``.
-    """
-    if y.dtype.kind == "f":
-        return "vector"
-    return "binary" if y.ndim > 1 or y.dtype.kind == "b" else "class"
-
-
 #: What targets are kept and fingerprinted as.
 _TARGET_TYPES: dict[str, type[np.generic]] = {
     "class": np.int64, "binary": np.uint8, "vector": np.float32,
 }  # fmt: skip
 
 
-def _targets(y: NDArray[Any]) -> NDArray[Any]:
-    """Return labels as they are, values as float32 ``[N, C]``."""
-    return y if y.dtype == np.int64 else y.reshape(len(y), -1).astype(np.float32)
-
-
-def _example_problems(name: str, x: NDArray[Any]) -> list[Problem]:
-    if x.dtype.kind not in "buif":
-        return [Problem(name, str(x.dtype), "bad dtype", "uint8, an integer or a float type")]
-    problems = []
-    if x.ndim not in (2, 3, 4):
-        allowed = "[N, D], [N, channels, length] or [N, channels, height, width]"
-        problems.append(Problem(name, x.shape, "bad shape", allowed))
-    if x.size == 0:
-        problems.append(Problem(name, x.shape, "is empty", "at least one example and one feature"))
-    elif x.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            bad = np.argwhere(~np.isfinite(x.astype(np.float32)))
-        if len(bad):
-            message = f"values are not finite, the first in example {int(bad[0, 0])}"
-            problems.append(Problem(name, len(bad), message, "finite float32 numbers"))
-    return problems
-
-
-def _target_problems(name: str, y: NDArray[Any], classes: int | None) -> list[Problem]:
-    """Return what is wrong with targets; a data set with known classes has labels."""
-    if y.dtype.kind not in "buif":
-        allowed = "integers 0 to C - 1, zeros and ones, or floats"
-        return [Problem(name, str(y.dtype), "bad dtype", allowed)]
-    if classes is not None and target_kind(y) != "class":
-        given = f"{y.dtype} {list(y.shape)}"
-        return [Problem(name, given, "not class labels", f"integers [N], 0 to {classes - 1}")]
-    if y.ndim == 0:
-        return [Problem(name, y.shape, "bad shape", "[N], one target per example")]
-    if y.size == 0:
-        return [Problem(name, y.shape, "is empty", "at least one target")] if y.ndim > 1 else []
-    if target_kind(y) == "vector":
-        return _value_problems(name, y)
-    low, high = int(y.min()), int(y.max())
-    if target_kind(y) == "binary":
-        if low >= 0 and high <= 1:
-            return []
-        fix = f"if they are labels: {name}[:, 0]" if y.shape[1:] == (1,) else ""
-        given = f"{low} to {high}"
-        allowed = "zeros and ones; or integers [N], the labels of classes; or floats"
-        return [Problem(name, given, f"integers of shape {list(y.shape)}", allowed, fix)]
-    limit = classes - 1 if classes is not None else 65_535
-    problems = []
-    if low < 0:
-        problems.append(Problem(name, low, "negative label", f"0 to {limit}"))
-    if high > limit:
-        problems.append(Problem(name, high, "label too large", f"0 to {limit}"))
-    return problems
-
-
-def _value_problems(name: str, y: NDArray[Any]) -> list[Problem]:
-    with np.errstate(over="ignore"):
-        bad = np.argwhere(~np.isfinite(y.astype(np.float32)))
-    if not len(bad):
-        return []
-    message = f"values are not finite, the first in example {int(bad[0, 0])}"
-    return [Problem(name, len(bad), message, "finite float32 numbers")]
-
-
-def _examples(x: NDArray[Any]) -> NDArray[Any]:
-    """Return an own copy: uint8 as it is, everything else as float32."""
-    return np.array(x, dtype=np.uint8 if x.dtype == np.uint8 else np.float32, order="C")
+def _kept(name: str, array: NDArray[Any], kind: str) -> NDArray[Any]:
+    """Return an own read-only copy in the type that an array is kept and fingerprinted in."""
+    role = name.rpartition("_")[2]
+    dtype: type[np.generic] = np.float32
+    if role == "x" and array.dtype == np.uint8:
+        dtype = np.uint8
+    elif role in ("tokens", "labels") or (role == "sequence" and array.dtype.kind in "ui"):
+        dtype = np.int64
+    elif role == "y":
+        dtype = _TARGET_TYPES[kind]
+    elif role == "mask":
+        dtype = np.bool_
+    kept = np.array(array, dtype=dtype, order="C")
+    kept.setflags(write=False)
+    return kept

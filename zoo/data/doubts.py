@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.base import DATASETS, Dataset
+from zoo.data.splits import MISSING
 
 __all__ = ["doubts", "in_words"]
 
@@ -35,8 +36,12 @@ def doubts(dataset: Dataset) -> tuple[str, ...]:
     """
     if not DATASETS[dataset.name].own:
         return ()
-    of_targets = _of_labels if dataset.target == "class" else _of_values
-    return (*_of_shape(dataset.example_shape), *of_targets(dataset))
+    shape = dataset.shape
+    of_shape = () if shape.tokens is not None else _of_shape(shape.example)
+    if shape.target == "none" or dataset.splits["train"].sequence is not None:
+        return tuple(of_shape)
+    of_targets = _of_labels if shape.target == "class" else _of_values
+    return (*of_shape, *of_targets(dataset))
 
 
 def _of_shape(shape: tuple[int, ...]) -> Iterator[str]:
@@ -60,8 +65,9 @@ def _of_shape(shape: tuple[int, ...]) -> Iterator[str]:
 
 def _of_labels(dataset: Dataset) -> Iterator[str]:
     count = dataset.classes
-    train = np.bincount(dataset.train_y, minlength=count)
-    test = np.bincount(dataset.test_y, minlength=count)
+    train, test = (
+        np.bincount(y[y != MISSING], minlength=count) for y in (dataset.train_y, dataset.test_y)
+    )
     if np.count_nonzero(train) == 1:
         yield f"every training example has label {int(train.argmax())}: there is nothing to learn"
         return
@@ -85,13 +91,19 @@ def _of_labels(dataset: Dataset) -> Iterator[str]:
 
 def _of_values(dataset: Dataset) -> Iterator[str]:
     y = dataset.train_y
-    constant = np.flatnonzero((y == y[:1]).all(0))
+    missing = np.isnan(y)
+    first = np.take_along_axis(y, missing.argmin(0)[None], 0)
+    constant = np.flatnonzero(((y == first) | missing).all(0))
     if len(constant) == y.shape[1]:
         yield "every training example has the same target: there is nothing to learn"
     elif len(constant):
         shown = ", ".join(map(str, constant[:_SHOWN].tolist()))
         yield f"the same for every training example: target{'s'[: len(constant) > 1]} {shown}"
-    if dataset.target == "vector" and y.shape[1] == 1 and bool((y == np.floor(y)).all()):
+    if (
+        dataset.target == "vector"
+        and y.shape[1] == 1
+        and bool(((y == np.floor(y)) | missing).all())
+    ):
         yield (
             "all targets are whole numbers; if they are the labels of classes, give integers:"
             " y.astype(int)"

@@ -6,28 +6,34 @@ import os
 import time
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from zoo.data.base import DATASETS, Dataset, make_dataset
+from zoo.data.base import CONTEXT, DATASETS, WINDOW_STRIDE, Dataset, make_dataset
 from zoo.data.files import find_path
+from zoo.errors import no_such
 
 __all__ = ["load"]
 
 #: A file younger than this may be written again within a tick of the file system's clock.
 _YOUNG_NS = 2_000_000_000
+#: Options that every data set understands which lists them, since a sequence is cut here.
+_OF_WINDOWS = (CONTEXT.name, WINDOW_STRIDE.name)
 #: Where the files of a data set lie in its folder.
 _WITHIN = ("*", "*/*", "*/raw/*")
 
 
-def load(name: str, *, path: str | os.PathLike[str] | None = None) -> Dataset:
+def load(name: str, *, path: str | os.PathLike[str] | None = None, **options: Any) -> Dataset:
     """Return a data set, raw and in its published order; read once a process.
 
     Args:
         name: a registered name, or ``npz:NAME``.
         path: where its files are. Where it is not given, the environment variable
             ``ZOO_DATA_<NAME>`` and the place of the system package are tried.
+        options: the data set's own fields (``context`` of an ``npz:NAME``); each that is not given
+            has its default.
 
     Raises:
-        UnknownNameError: no such data set.
+        UnknownNameError: no such data set, or it has no such option.
         MissingDataError: its files are not there; the message says how to get them.
         DataError: the files are not what they should be.
 
@@ -36,8 +42,14 @@ def load(name: str, *, path: str | os.PathLike[str] | None = None) -> Dataset:
         >>> digits.train_x.shape, digits.test_x.shape, digits.classes
         ((1437, 1, 8, 8), (360, 1, 8, 8), 10)
     """
-    found = find_path(DATASETS[name], path)
-    return _load(name, found, () if found is None else _stamp(found))
+    about = DATASETS[name]
+    unknown = [option for option in options if option not in about.options]
+    if unknown:
+        raise no_such(unknown[0], f"option of the data set {name!r}", list(about.options))
+    defaults = {option: field.default for option, field in about.options.items()}
+    own = tuple({**defaults, **options}.items())
+    found = find_path(about, path)
+    return _load(name, found, () if found is None else _stamp(found), own)
 
 
 def _stamp(path: Path) -> tuple[object, ...]:
@@ -54,7 +66,11 @@ def _stamp(path: Path) -> tuple[object, ...]:
 
 
 @lru_cache(maxsize=8)
-def _load(name: str, path: Path | None, stamp: tuple[object, ...]) -> Dataset:
+def _load(
+    name: str, path: Path | None, stamp: tuple[object, ...], options: tuple[tuple[str, Any], ...]
+) -> Dataset:
     """Read a data set; ``stamp`` keeps a file that was replaced from being served from memory."""
     about = DATASETS[name]
-    return make_dataset(about, about.read(path))
+    cut = {option: value for option, value in options if option in _OF_WINDOWS}
+    own = {option: value for option, value in options if option not in _OF_WINDOWS}
+    return make_dataset(about, about.read(path, **own), **cut)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.base import Dataset
+from zoo.data.base import Dataset, Domain, Parts
 from zoo.registry import Registry
 
 __all__ = ["NORMALIZATIONS", "PreparedData", "prepare"]
@@ -22,29 +22,20 @@ NORMALIZATIONS: Registry[Fit] = Registry("normalisation", field="normalization")
 _BLOCK = 4096
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PreparedData:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PreparedData(Parts):
     """A data set as networks see it: (raw − mean) / scale. The arrays are the caller's own.
 
+    Tokens are symbols and no numbers: they are as they were.
+
     Args:
-        train_x: ``[N, *example_shape]`` float32.
-        train_y: ``[N]`` int64 labels, or ``[N, C]`` float32 values.
-        test_x, test_y: the same for the test set.
         mean, scale: float32, broadcastable to one example.
-        classes: C.
-        example_shape: shape of one example.
-        target: what the targets are; see :func:`zoo.data.base.target_kind`.
+        domain: where fresh examples come from, as the data set has it, or None.
     """
 
-    train_x: NDArray[np.float32]
-    train_y: NDArray[Any]
-    test_x: NDArray[np.float32]
-    test_y: NDArray[Any]
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
-    classes: int
-    example_shape: tuple[int, ...]
-    target: str = "class"
+    domain: Domain | None = None
 
 
 def _constant(x: NDArray[Any], value: float) -> NDArray[np.float64]:
@@ -95,9 +86,14 @@ def prepare(dataset: Dataset, normalization: str = "standard") -> PreparedData:
     Raises:
         UnknownNameError: no such normalisation.
     """
-    mean, scale = (
-        part.astype(np.float32) for part in NORMALIZATIONS[normalization](dataset.train_x)
-    )
+    train = dataset.splits["train"]
+    # the values of a sequence count once, not once in every window
+    fitted = train.x if train.sequence is None else train.sequence.reshape(len(train.sequence), -1)
+    tokens = dataset.shape.tokens is not None
+    fit = none if tokens else NORMALIZATIONS[normalization]
+    mean, scale = (part.astype(np.float32) for part in fit(fitted))
+    if train.sequence is not None and not tokens:
+        mean, scale = (part.reshape(-1, 1) for part in (mean, scale))
 
     def apply(x: NDArray[Any]) -> NDArray[np.float32]:
         out = x.astype(np.float32)
@@ -105,14 +101,11 @@ def prepare(dataset: Dataset, normalization: str = "standard") -> PreparedData:
         out /= scale
         return out
 
+    change = np.copy if tokens else apply
     return PreparedData(
-        train_x=apply(dataset.train_x),
-        train_y=dataset.train_y.copy(),
-        test_x=apply(dataset.test_x),
-        test_y=dataset.test_y.copy(),
+        splits={name: split.mapped(change) for name, split in dataset.splits.items()},
+        shape=dataset.shape,
         mean=mean,
         scale=scale,
-        classes=dataset.classes,
-        example_shape=dataset.example_shape,
-        target=dataset.target,
+        domain=dataset.domain,
     )

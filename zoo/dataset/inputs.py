@@ -23,15 +23,18 @@ def prepared_data(
     from zoo.data import load, prepare
 
     name = _choose("data set", name, list(zoo.plan.data))
-    used = {r.normalization for c in zoo.plan.cohorts for r in c.runs if r.data == name}
+    keys = [(zoo.plan.data_key(r), r) for c in zoo.plan.cohorts for r in c.runs]
+    used = {run.normalization for key, run in keys if key == name}
     normalization = _choose("normalization", normalization, sorted(used))
-    dataset = load(name, path=path if path is not None else zoo.data_paths.get(name))
-    planned = zoo.plan.data[name]["fingerprint"]
+    facts = zoo.plan.data[name]
+    source, planned = str(facts["name"]), facts["fingerprint"]
+    place = path if path is not None else zoo.data_paths.get(source)
+    dataset = load(source, path=place, **facts["options"])
     if dataset.fingerprint != planned:
         msg = (
             f"the data set {name!r} here is not the one that zoo {zoo.name!r} was trained on: "
             f"fingerprint {dataset.fingerprint[:16]}, planned {planned[:16]}; "
-            f"give the path of the right files: zoo.open(..., paths={{{name!r}: ...}}), or"
+            f"give the path of the right files: zoo.open(..., paths={{{source!r}: ...}}), or"
             f" data({name!r}, path=...)"
         )
         raise DataError(msg)

@@ -18,6 +18,7 @@ from zoo.architectures.symmetry import (
     permutation_groups,
     unit_symmetries,
 )
+from zoo.data.shape import DataShape
 from zoo.dataset.any_view import AnyView
 from zoo.errors import PluginMissingError, QueryError
 from zoo.landscape.weight_matching import groups_from_json
@@ -41,8 +42,7 @@ class Structure:
         family: architecture family.
         activation: activation function.
         norm: normalisation layer.
-        example_shape: shape of one input example.
-        classes: C.
+        data_shape: the form of an example and of its target.
         ops: description of each operation, JSON.
     """
 
@@ -52,8 +52,7 @@ class Structure:
     family: str
     activation: str
     norm: str
-    example_shape: tuple[int, ...]
-    classes: int
+    data_shape: DataShape
     ops: tuple[str, ...]
 
     def __repr__(self) -> str:
@@ -94,9 +93,9 @@ class Structure:
         raise KeyError(name)
 
     @classmethod
-    def of(cls, run: RunSpec, example_shape: tuple[int, ...], classes: int) -> Structure:
+    def of(cls, run: RunSpec, data: DataShape) -> Structure:
         """Return the structure of a run's rows."""
-        network = build(run, example_shape, classes)
+        network = build(run, data)
         return cls(
             layout=network.layout,
             groups=permutation_groups(network),
@@ -104,8 +103,7 @@ class Structure:
             family=run.architecture,
             activation=run.activation,
             norm=run.norm,
-            example_shape=tuple(example_shape),
-            classes=classes,
+            data_shape=data,
             ops=tuple(json.dumps(op, sort_keys=True) for op in network.describe_ops()),
         )
 
@@ -114,7 +112,7 @@ class Structure:
 def structure_of(cohort: Cohort) -> Structure:
     """Return the structure of a cohort's rows; where a plug-in is missing, as the store has it."""
     try:
-        return Structure.of(cohort.runs[0], cohort.example_shape, cohort.classes)
+        return Structure.of(cohort.runs[0], cohort.data_shape)
     except PluginMissingError:
         return _as_stored(cohort)
 
@@ -132,8 +130,7 @@ def _as_stored(cohort: Cohort) -> Structure:
         family=str(run.architecture),
         activation=str(run.activation),
         norm=str(run.norm),
-        example_shape=tuple(cohort.example_shape),
-        classes=cohort.classes,
+        data_shape=cohort.data_shape,
         ops=tuple(json.dumps(op, sort_keys=True) for op in about["ops"]),
     )
 

@@ -230,7 +230,7 @@ class View(Rows):
         Its logits on :meth:`Zoo.probe_inputs` are the recorded ones, up to their float16 rounding.
         """
         cohort = self._cohort(position(i, len(self)))
-        module = module_for(self.spec(i), cohort.example_shape, cohort.classes)
+        module = module_for(self.spec(i), cohort.data_shape)
         load_row(module, cohort.layout, self._row(i))
         return module.eval()
 

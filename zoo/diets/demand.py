@@ -174,7 +174,7 @@ def scoring_jobs(
 
     Args:
         runs: resolved runs.
-        examples: data set -> training examples.
+        examples: data key -> training examples.
         source: for messages.
 
     Raises:
@@ -188,7 +188,7 @@ def scoring_jobs(
         if not is_scored(run):
             continue
         total += 1
-        scorer = _canonical(run, examples[run.data])
+        scorer = _canonical(run, examples[run.data_key])
         for problem in _misfits(run.score, scorer, [run.score_epoch or 0.0]):
             found.setdefault((problem.value, problem.message), []).append(problem)
         key = scorer.run_id

@@ -175,7 +175,7 @@ def score_block(job: ScoringJob, block: int, *, paths: Mapping[str, str]) -> Arr
         ZooError: the scorer cannot be trained on this data.
     """
     planned, cohort, columns = _plan_block(job, block, paths)
-    dataset = planned_data(planned, job.scorer.data, paths)
+    dataset = planned_data(planned, planned.data_key(job.scorer), paths)
     kept = {
         run.run_id: kept_examples(run, dataset, _no_scores)
         for run in cohort.runs

@@ -232,4 +232,5 @@ def _pair_data(
         probe=train_probe(sets, data, sizes["train"]),
         seeds=torch.tensor(seeds),
         ends_lr=torch.tensor([max(a.lr, b.lr) for a, b in ends], dtype=torch.float64),
+        weight=data.sets["train"].weight,
     )

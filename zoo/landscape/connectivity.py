@@ -64,6 +64,7 @@ class PairData:
         probe: the training probe.
         seeds: ``[G]`` int64, of each pair.
         ends_lr: ``[G]`` float64, the larger peak learning rate of each pair's ends.
+        weight: ``[N]`` of each example in the loss, or None: all alike.
     """
 
     x: Tensor
@@ -72,13 +73,17 @@ class PairData:
     probe: Probe
     seeds: Tensor
     ends_lr: Tensor
+    weight: Tensor | None = None
 
-    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """Return examples ``[G, B, T, C]`` and their targets, drawn with replacement."""
+    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return examples ``[G, B, T, C]``, targets, weights over B; drawn with replacement."""
         G = self.seeds.shape[0]
         u = uniforms(self.seeds, "curve", 2 * step + 1, size).double()
         ids = self.ids.expand(G, -1).gather(1, (u * self.ids.shape[1]).long())
-        return self.x[ids], taken(self.targets, ids)
+        weight = torch.full((1, size), 1 / size)
+        if self.weight is not None:
+            weight = self.weight[ids] / size
+        return self.x[ids], taken(self.targets, ids), weight
 
     def statistics(self, size: int) -> Tensor:
         """Return up to ``size`` training examples ``[1 or G, n, T, C]`` for BatchNorm."""
@@ -144,10 +149,9 @@ def train_bends(
     steps = curve_steps(data.ids.shape[1], options)
     velocity = torch.zeros_like(bend[:, :trained])
     size = _batch_size(network, options["batch"])
-    weight = torch.full((1, size), 1 / size)
     for step in range(steps):
         t = uniforms(data.seeds, "curve", 2 * step, 1)
-        x, y = data.batch(step, size)
+        x, y, weight = data.batch(step, size)
         point = bezier(a, bend, b, t)
         p = network.views(point)
         mode = Mode(training=True, conv="grouped")

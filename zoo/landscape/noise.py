@@ -60,6 +60,9 @@ def gradient_noise(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor
     mean = hessian.gradient.double().square().sum(1)
     along = hessian.loss_tangent(hessian.gradient).double()
     squares = squared_norms(block.network, block.slab, probe)
+    if probe.uneven:  # of a weighted example the gradient counts as often as its weight says
+        share = probe.weight.double() * probe.counts.unsqueeze(1)
+        along, squares = along * share, squares * share.square()
     there = (probe.weight > 0).expand(block.models, -1)
     n = there.sum(1).double()
     away = torch.where(there, squares - 2 * along + mean[:, None], 0.0)

@@ -18,7 +18,6 @@ from zoo.architectures.network import Network
 from zoo.architectures.per_example import example_gradients
 from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
 from zoo.landscape.stacked import Probe
-from zoo.objectives import as_outputs
 
 __all__ = ["kernel_alignment", "kernel_distance", "tangent_kernel"]
 
@@ -66,7 +65,7 @@ def _measures(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
     probe = block.train.part(slice(0, options["examples"]))
     now = tangent_kernel(block.network, block.slab, probe)
     start = tangent_kernel(block.network, block.initial, probe)
-    values = as_outputs(probe.targets(block.models), block.classes, torch.float64)
+    values = probe.objective.as_values(probe.targets(block.models), block.classes)
     n = probe.size
     short = (probe.counts < n).expand(block.models)
     parts = (slice(0, n), slice(0, n // 2), slice(n // 2, n))

@@ -51,7 +51,7 @@ class TrainingSet:
 
     Args:
         ids: ``[n]`` rows of the training set.
-        labels: targets of the whole set as the model met them, ``[N]`` or ``[N, C]``.
+        labels: targets of the whole set as the model met them, ``[N, ...]``.
         own: whether it is other than the published set.
     """
 
@@ -90,6 +90,12 @@ def stratified(labels: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 def strata(targets: NDArray[Any]) -> NDArray[np.int64]:
     """Return what a probe is balanced by, ``[N]``: labels; nothing where targets are values."""
     return targets if targets.ndim == 1 else np.zeros(len(targets), dtype=np.int64)
+
+
+def _weights(data: TaskData, split: str, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return what examples ``ids`` count in the loss of a split."""
+    weight = data.prepared.splits[split].weight
+    return np.ones(ids.shape) if weight is None else weight[ids].astype(np.float64)
 
 
 def published_set(data: TaskData) -> TrainingSet:
@@ -132,15 +138,13 @@ def train_probe(
     width = max(len(ids) for ids in chosen)
     padded = np.stack([np.pad(ids, (0, width - len(ids)), mode="edge") for ids in chosen])
     there = np.stack([np.arange(width) < len(ids) for ids in chosen])
+    counts = there * _weights(data, "train", padded)
     labels = np.stack([s.labels[ids] for s, ids in zip(sets, padded, strict=True)])
-    return _probe(data, data.train_eval[torch.from_numpy(padded)], labels, there)
+    return _probe(data, data.train_eval[torch.from_numpy(padded)], labels, counts)
 
 
-def _probe(
-    data: TaskData, x: Tensor, y: NDArray[Any], there: NDArray[np.bool_] | None = None
-) -> Probe:
-    kept = np.ones(y.shape[:2], dtype=bool) if there is None else there
-    weight = torch.from_numpy((kept / kept.sum(1, keepdims=True)).astype(np.float32))
+def _probe(data: TaskData, x: Tensor, y: NDArray[Any], counts: NDArray[np.float64]) -> Probe:
+    weight = torch.from_numpy((counts / counts.sum(1, keepdims=True)).astype(np.float32))
     return Probe(x, torch.from_numpy(np.array(y)), weight, data.objective)
 
 
@@ -148,14 +152,16 @@ def held_out_probe(data: TaskData, size: int = PROBE_SIZES["test"]) -> Probe:
     """Return the test probe, the same for all models."""
     targets = data.prepared.test_y
     ids = stratified(strata(targets), size)
-    return _probe(data, data.test[torch.from_numpy(ids)][None], targets[ids][None])
+    counts = _weights(data, "test", ids[None])
+    return _probe(data, data.test[torch.from_numpy(ids)][None], targets[ids][None], counts)
 
 
 def mixup_probe(data: TaskData, size: int = PROBE_SIZES["mixup"]) -> Tensor:
     """Return mixed training examples ``[1, n, T, C_in]``: λx + (1 − λ)x', λ ~ Beta(16, 16) each.
 
     A Beta(16, 16) variable is the middle one of 31 uniform numbers. From the published training
-    set, whatever a model was trained on, so that any two models meet the same inputs.
+    set, whatever a model was trained on, so that any two models meet the same inputs. Tokens are
+    symbols, which do not mix: they are as they are.
     """
     ids = stratified(strata(data.prepared.train_y), size)
     n = len(ids)
@@ -163,6 +169,8 @@ def mixup_probe(data: TaskData, size: int = PROBE_SIZES["mixup"]) -> Tensor:
     lam = torch.from_numpy(np.median(draws, axis=1).astype(np.float32))
     partner = ids[permutation(_SEED, Stream.LANDSCAPE, (KINDS["mixup"] << 32) + 1, n)]
     x = data.train_eval
+    if not x.is_floating_point():
+        return x[torch.from_numpy(ids)][None]
     lam = lam.view(-1, *[1] * (x.ndim - 1))
     return torch.lerp(x[torch.from_numpy(partner)], x[torch.from_numpy(ids)], lam)[None]
 

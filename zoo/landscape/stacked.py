@@ -38,7 +38,7 @@ class Probe:
 
     Args:
         x: ``[1 or G, N, T, C_in]`` examples in the stacked form.
-        y: ``[1 or G, N]`` int64 labels, or ``[1 or G, N, C]`` float targets.
+        y: ``[1 or G, N]`` int64 labels, or labels of positions or floats ``[1 or G, N, ...]``.
         weight: ``[1 or G, N]`` float32 weights of a mean; each row sums to one, padding has zero.
         objective: what the models minimise.
     """
@@ -52,6 +52,12 @@ class Probe:
     def size(self) -> int:
         """N."""
         return int(self.y.shape[1])
+
+    @property
+    def uneven(self) -> bool:
+        """Whether examples count differently in the loss."""
+        counted = torch.where(self.weight > 0, self.weight, self.weight.amax(1, keepdim=True))
+        return bool((counted.amin(1) < counted.amax(1)).any())
 
     @property
     def counts(self) -> Tensor:
@@ -122,7 +128,7 @@ def features(network: Network, slab: Tensor, x: Tensor) -> tuple[list[Tensor], T
     z = network.trace(network.views(slab), x, EVAL, after=after)
     if not network.head.reads_features:
         return hidden, torch.full((*z.shape[:2], 1), torch.nan), z
-    return hidden, last[0].squeeze(2), z
+    return hidden, last[0].mean(2) if last[0].shape[2] > 1 else last[0].squeeze(2), z
 
 
 def losses(network: Network, slab: Tensor, probe: Probe) -> Tensor:

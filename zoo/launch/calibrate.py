@@ -137,8 +137,8 @@ def _metric_bytes(cohort: Cohort) -> int:
 
 
 def _cohort_cost(plan: Plan, cohort: Cohort, seconds: float, measured: bool) -> CohortCost:  # noqa: FBT001
-    M, K, P, C = cohort.models, cohort.checkpoints, cohort.params, cohort.classes
-    probes = len(plan.data[cohort.key["data"]].get("probe_indices", ()))
+    M, K, P, C = cohort.models, cohort.checkpoints, cohort.params, cohort.data_shape.total
+    probes = len(plan.data[plan.data_key(cohort.runs[0])].get("probe_indices", ()))
     tasks = len(list(cohort.tasks()))
     return CohortCost(
         cohort=cohort.id,

@@ -63,7 +63,7 @@ def sweep_change(sweep: Sweep, path: str | PathLike[str]) -> SweepChange | None:
         if old.get(place) != new.get(place) and not place.startswith("paths.")
     )
     sizes = {name: int(facts["train_examples"]) for name, facts in plan.data.items()}
-    known = [run for run in sweep.runs() if run.data in sizes]
+    known = [run for run in sweep.runs() if run.data_key in sizes]
     wanted = {run.run_id for run in resolve_runs(known, sizes)}
     there = {_named(run).run_id for cohort in plan.cohorts for run in cohort.runs}
     added = len(wanted - there) + len(sweep.runs()) - len(known)

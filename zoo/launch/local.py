@@ -240,5 +240,5 @@ def _prepare_store(
 def _check_data(path: Path, plan: Plan, paths: Mapping[str, str]) -> None:
     """Make sure that what is left to train has its data: one error, and not one for each task."""
     left = {state.task.cohort for state in task_states(path) if not state.sealed}
-    for name in sorted({str(plan.cohort(cohort).key["data"]) for cohort in left}):
-        planned_data(plan, name, paths)
+    for key in sorted({plan.data_key(plan.cohort(cohort).runs[0]) for cohort in left}):
+        planned_data(plan, key, paths)

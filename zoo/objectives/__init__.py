@@ -2,10 +2,12 @@
 
 from zoo.objectives import bce, brier, cross_entropy, mse
 from zoo.objectives.base import OBJECTIVES, TARGETS, Objective, Settings, as_outputs
+from zoo.objectives.positions import AtPositions, objective_for
 
 __all__ = [
     "OBJECTIVES",
     "TARGETS",
+    "AtPositions",
     "Objective",
     "Settings",
     "as_outputs",
@@ -13,4 +15,5 @@ __all__ = [
     "brier",
     "cross_entropy",
     "mse",
+    "objective_for",
 ]

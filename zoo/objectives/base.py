@@ -33,11 +33,12 @@ __all__ = [
     "values_like",
 ]
 
-#: Kinds of targets, in words; :func:`zoo.data.base.target_kind` tells them apart.
+#: Kinds of targets, in words; :func:`zoo.data.splits.target_kind` tells them apart.
 TARGETS: Mapping[str, str] = {
     "class": "class labels",
     "binary": "zeros and ones",
     "vector": "floats",
+    "none": "absent",
 }
 
 #: Hyper-parameters of the loss, each ``[G]``; one that no model of a cohort uses is absent.
@@ -69,13 +70,15 @@ class Objective(ABC):
     unit: ClassVar[str] = ""
     #: Whether softmax(outputs) are the probabilities of the classes.
     softmax: ClassVar[bool] = False
+    #: Whether the loss of values is a mean over outputs, so that some of them may be missing.
+    elementwise: ClassVar[bool] = False
     #: Its hyper-parameters: numbers that training reads, as vectors over the models of a cohort.
     fields: ClassVar[Fields] = {}
 
     @property
     def classifies(self) -> bool:
         """Whether a prediction is right or wrong."""
-        return self.target != "vector"
+        return self.target in ("class", "binary")
 
     def lack(self, needs: str) -> str:
         """Return why something does not apply, as a clause; empty where it does.
@@ -88,7 +91,9 @@ class Objective(ABC):
         if needs == "labels" and self.target != "class":
             return f"needs class labels, and the targets are {TARGETS[self.target]}"
         if needs == "right" and not self.classifies:
-            return f"needs predictions that are right or wrong, and these are {TARGETS['vector']}"
+            return (
+                f"needs predictions that are right or wrong, and these are {TARGETS[self.target]}"
+            )
         if needs == "probabilities" and not self.softmax:
             return f"needs probabilities of classes, and the {self.loss_name} makes none"
         if needs == "floats" and self.target != "vector":
@@ -165,6 +170,15 @@ class Objective(ABC):
         right = (self.predictions(z) == targets).double()
         return right.mean(-1) if self.target == "binary" else right
 
+    def as_values(self, targets: Tensor, outputs: int) -> Tensor:
+        """Return targets as values of the outputs, ``[..., B, C]`` float64; labels are one-hot.
+
+        Args:
+            targets: labels or values; what is missing counts as zero.
+            outputs: C of a label.
+        """
+        return as_outputs(targets, outputs, torch.float64)
+
     def said(self, z: Tensor) -> Tensor:
         """Return what outputs say: the probabilities of the classes, or else the outputs."""
         return torch.softmax(z, -1) if self.softmax else z
@@ -181,7 +195,7 @@ class Objective(ABC):
         if self.classifies:
             what = "share of outputs" if self.target == "binary" else "share"
             found["accuracy"] = f"{what} correct on {{}}, eval mode"
-        else:
+        elif self.target == "vector":
             found["r2"] = "R²: 1 - squared error over squared distance from the mean, on {}"
         return found
 
@@ -190,6 +204,8 @@ class Objective(ABC):
         found = {"loss": self.losses(z, targets)}
         if self.classifies:
             return {**found, "accuracy": self.correct(z, targets)}
+        if self.target == "none":
+            return found
         y = targets.double()
         residual = (y - z.double()).square().sum(-1)
         return {**found, "residual": residual, "target": y, "square": y.square().sum(-1)}
@@ -206,6 +222,8 @@ class Objective(ABC):
         found = {"loss": sums["loss"] / count}
         if self.classifies:
             return {**found, "accuracy": sums["accuracy"] / count}
+        if self.target == "none":
+            return found
         mean = sums["target"] / count.unsqueeze(-1)
         spread = sums["square"] - count * mean.square().sum(-1)
         # what rounding leaves of equal targets is no spread

@@ -32,6 +32,8 @@ class BinaryCrossEntropy(Objective):
     loss_name: ClassVar[str] = "binary cross-entropy"
     unit: ClassVar[str] = "nats"
 
+    elementwise: ClassVar[bool] = True
+
     def losses(self, z: Tensor, targets: Tensor) -> Tensor:
         """Return the mean over outputs of softplus(z) − y z, nats."""
         y = values_like(targets, z)

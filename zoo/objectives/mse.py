@@ -29,6 +29,8 @@ class MeanSquaredError(Objective):
     source: ClassVar[str] = "Hui and Belkin 2021, arXiv 2006.07322"
     loss_name: ClassVar[str] = "squared error"
 
+    elementwise: ClassVar[bool] = True
+
     def losses(self, z: Tensor, targets: Tensor) -> Tensor:
         """Return the mean over outputs of (z − y)²."""
         return (z - values_like(targets, z)).square().mean(-1)

@@ -11,6 +11,7 @@ from torch import nn
 from zoo.architectures.families import ARCHITECTURES, Family
 from zoo.architectures.module import module_network
 from zoo.architectures.network import Network
+from zoo.data.shape import DataShape
 from zoo.errors import Problem, SpecError
 from zoo.fields import Field
 from zoo.plugin.signature import arguments_of, check_loading
@@ -26,7 +27,7 @@ M = TypeVar("M", bound=Callable[..., nn.Module])
 _OF_FAMILIES = ("width", "activation", "norm", "weight_transform", "dropout")
 #: Different networks of an architecture that are kept.
 _MOST_NETWORKS = 16
-_GIVEN = ("example_shape", "outputs")
+_GIVEN = ("example_shape", "outputs", "tokens")
 
 
 def architecture(
@@ -34,10 +35,12 @@ def architecture(
 ) -> Callable[[M], M]:
     """Register an ``nn.Module`` class, or a function that makes one, as an architecture.
 
-    It is called with those of ``example_shape`` (channels first) and ``outputs`` (classes, or
-    values that an example is given) that it takes. Every other argument is a field: one of every
-    run (``width``, ``activation``) or one of its own, with the argument's default, type and line
-    in the docstring. The module takes ``[B, *example_shape]`` and returns ``[B, outputs]``.
+    It is called with those of ``example_shape`` (channels first), ``outputs`` (classes, or values
+    that an example is given) and ``tokens`` (how many there are; None for numbers) that it takes.
+    Every other argument is a field: one of every run (``width``, ``activation``) or one of its own,
+    with the argument's default, type and line in the docstring. The module takes
+    ``[B, *example_shape]``, tokens as int64, and returns ``[B, outputs]``, or
+    ``[B, T, outputs]`` where every position has a label.
 
     Args:
         name: in sweeps: ``architecture = "NAME"``.
@@ -61,24 +64,22 @@ def architecture(
         fixes = {n: COMMON[n].default for n in _OF_FAMILIES if n not in arguments.common}
 
         @lru_cache(maxsize=_MOST_NETWORKS)
-        def network(
-            example_shape: tuple[int, ...], outputs: int, options: tuple[tuple[str, Any], ...]
-        ) -> Network:
-            known: dict[str, Any] = {"example_shape": example_shape, "outputs": outputs}
+        def network(data: DataShape, options: tuple[tuple[str, Any], ...]) -> Network:
+            known: dict[str, Any] = {
+                "example_shape": data.example, "outputs": data.outputs, "tokens": data.tokens,
+            }  # fmt: skip
             given = {**{n: known[n] for n in arguments.given}, **dict(options)}
-            return module_network(
-                lambda: make(**given), name, example_shape, outputs, dict(options)
-            )
+            return module_network(lambda: make(**given), name, data, dict(options))
 
-        def build(run: RunSpec, example_shape: tuple[int, ...], outputs: int) -> Network:
+        def build(run: RunSpec, data: DataShape) -> Network:
             # to try a module takes a while, and every model that is loaded asks for it
-            found = network(tuple(example_shape), outputs, tuple(arguments.of(run).items()))
+            found = network(data, tuple(arguments.of(run).items()))
             if found.bits_vary and run.precision != "float32":
                 message = f"{name} is a module of your own, which computes in float32"
                 raise SpecError([Problem("precision", run.precision, message, "float32")])
             return found
 
-        family = Family(build, arguments.fields, fixes)
+        family = Family(build, arguments.fields, fixes, tokens=True)
         ARCHITECTURES.register(name, doc=doc or first_sentence(make), source=source)(family)
         return make
 

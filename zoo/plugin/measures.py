@@ -93,9 +93,9 @@ class Model:
         module: the plain module in eval mode, with the model's weights.
         initial: the same with the weights that it began with.
         x: ``[N, *example_shape]`` training examples of the probe, normalised.
-        y: ``[N]`` labels as trained on, or ``[N, C]`` values.
+        y: ``[N]`` labels as trained on, labels of positions, or values ``[N, C]``.
         test_x, test_y: the same of the test set.
-        losses: from outputs ``[N, C]`` and targets to the plain loss of each example ``[N]``.
+        losses: from the module's outputs and targets to the plain loss of each example ``[N]``.
         seed: of random numbers of its own.
     """
 
@@ -193,7 +193,10 @@ def _model(block: Block, g: int) -> Model:
         x = network.examples(probe.x[g % probe.x.shape[0]])
         sets += [x[counts], probe.y[one][counts]]
     x, y, test_x, test_y = sets
-    losses = block.objective.losses
+
+    def losses(z: Tensor, targets: Tensor) -> Tensor:
+        return block.objective.losses(z.flatten(1), targets)
+
     return Model(module, initial, x, y, test_x, test_y, losses, int(block.seeds[g]))
 
 

@@ -92,7 +92,7 @@ def arguments_of(
             if per == "cohort" and COMMON[name].per != "cohort":
                 msg = (
                     f"{what}: argument {name!r} is a field that differs from model to model, and"
-                    " a module is shared by a cohort: take another name"
+                    " an entry of this kind is shared by a cohort: take another name"
                 )
                 raise RegistryError(msg)
             found["common"].append(name)

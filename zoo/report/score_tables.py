@@ -112,7 +112,8 @@ def load_scored(
         MissingDataError, DataError: the data set is not here, or another one.
     """
     scorer = table.job.scorer
-    dataset = planned_data(read_plan(path), scorer.data, data_paths(path, paths))
+    plan = read_plan(path)
+    dataset = planned_data(plan, plan.data_key(scorer), data_paths(path, paths))
     return dataset, labels_of(scorer, dataset)
 
 

@@ -88,7 +88,7 @@ def _ground(zoo: Zoo, run_ids: Sequence[str], examples: int) -> _Ground:
         last = np.array([recorded[-1]])
         rows.append(zoo.source.cohorts[where].read_weights(np.array([row]), last)[0])
     run = cohort.runs[places[0][1]]
-    network = build(run, cohort.example_shape, cohort.classes)
+    network = build(run, cohort.data_shape)
     data = task_data(zoo.plan, cohort, network, zoo.data_paths, torch.device("cpu"))
     chosen = training_set(run, data)
     probe = train_probe([chosen], data, examples)

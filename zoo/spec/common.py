@@ -23,6 +23,7 @@ COMMON = named(
           high=1),
     Field("normalization", "str", "standard", "input normalisation", per="cohort"),
     Field("augmentation", "str", "none", "training-time augmentation", per="cohort"),
+    Field("sampler", "str", "epoch", "how the examples of a batch are drawn", per="cohort"),
     # diet
     Field("score", "str", "none", "what examples are ranked by, before training"),
     Field("dynamic", "str", "none", "weights on the examples of a batch, worked out in training",

@@ -17,7 +17,7 @@ class Sample:
     """A space-filling design: n points over the drawn axes.
 
     Args:
-        method: a name of :data:`zoo.spec.samplers.SAMPLERS`.
+        method: a name of :data:`zoo.spec.points.POINT_METHODS`.
         n: number of points.
         seed: of the design, not of the runs.
         axes: field -> drawn axis.

@@ -16,9 +16,9 @@ from zoo.spec.axes import DrawnAxis
 from zoo.spec.design import Block
 from zoo.spec.effects import find_idle
 from zoo.spec.limits import MAX_RUNS
+from zoo.spec.points import unit_points
 from zoo.spec.predicate import Predicate
 from zoo.spec.run import RunSpec, field_infos
-from zoo.spec.samplers import unit_points
 
 __all__ = [
     "BlockRuns", "Row", "build_runs", "counted", "designed_count", "expand_block", "unique_runs",

@@ -20,9 +20,9 @@ from zoo.spec.axes import (
 from zoo.spec.check import check_value
 from zoo.spec.design import Block, Sample, When
 from zoo.spec.limits import MAX_RUNS
+from zoo.spec.points import POINT_METHODS
 from zoo.spec.predicate import Predicate, compile_predicate
 from zoo.spec.run import field_infos, unknown_field
-from zoo.spec.samplers import SAMPLERS
 
 __all__ = ["BLOCK_KEYS", "DESIGN_KEYS", "read_base", "read_block", "table_of"]
 
@@ -144,9 +144,9 @@ def _read_sample(raw: Mapping[str, Any], place: str, problems: list[Problem]) ->
     before = len(problems)
     check_keys(raw, _SAMPLE_KEYS, place, problems)
     method = raw.get("method", "sobol")
-    if method not in SAMPLERS.names():
+    if method not in POINT_METHODS.names():
         message = "unknown sampling method"
-        problems.append(unknown_name(f"{place}.method", method, message, SAMPLERS))
+        problems.append(unknown_name(f"{place}.method", method, message, POINT_METHODS))
     n, seed = raw.get("n"), raw.get("seed", 0)
     if type(n) is not int or not 1 <= n <= MAX_RUNS:
         message = "is missing" if n is None else "not a number of points"

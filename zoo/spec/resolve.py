@@ -18,7 +18,7 @@ def resolve_runs(
 
     Args:
         runs: the runs of a sweep.
-        train_examples: data set -> training examples.
+        train_examples: data key -> training examples.
         source: for messages.
 
     Raises:
@@ -30,7 +30,7 @@ def resolve_runs(
     for run in runs:
         total += 1
         try:
-            out.append(run.resolve(train_examples[run.data]))
+            out.append(run.resolve(train_examples[run.data_key]))
         except SpecError as error:
             for problem in error.problems:
                 key = (problem.field, problem.value, problem.allowed)

@@ -214,6 +214,24 @@ class RunSpec:
         }
         return self._with(found)
 
+    def options_of(self, owner: str) -> dict[str, Any]:
+        """Return the fields that the entry which ``owner`` names brings, but for hashes.
+
+        An entry that is not registered brings none.
+        """
+        registry, entry = catalogue().owners[owner], getattr(self, owner)
+        fields = registry.about(entry).fields if entry in registry else {}
+        return {name: getattr(self, name) for name, field in fields.items() if not field.planned}
+
+    @property
+    def data_key(self) -> str:
+        """The data set with its options, those at their defaults left out: ``npz:a{context=64}``.
+
+        Runs with one key train on the same examples.
+        """
+        own = [f"{n}={v}" for n, v in self.options_of("data").items() if self.departs(n)]
+        return f"{self.data}{{{','.join(own)}}}" if own else str(self.data)
+
     @property
     def examples(self) -> int:
         """Examples that a resolved run trains on."""

@@ -18,7 +18,7 @@ from zoo.stages.base import Part
 from zoo.stages.kept import MASK
 from zoo.store import DerivedColumn, StageFolder, StoreReader, publish, read_derived, read_plan
 from zoo.train.plan import Cohort, Plan, Task
-from zoo.train.task_data import cohort_objective, planned_data
+from zoo.train.task_data import cohort_objective, planned_data, split_inputs, split_targets
 
 __all__ = ["DIET_METRICS", "DietMetricsStage"]
 
@@ -107,17 +107,17 @@ def _measure(
 ) -> None:
     """Fill the rows of ``out`` that belong to ``rows``, at every recorded checkpoint."""
     runs = [cohort.runs[row] for row in rows]
-    name = str(cohort.key["data"])
+    name = reader.plan.data_key(cohort.runs[0])
     dataset = planned_data(reader.plan, name, paths)
     count = len(dataset.train_y)
-    network = build(runs[0], cohort.example_shape, cohort.classes)
+    network = build(runs[0], cohort.data_shape)
     objective = cohort_objective(cohort)
     prepared = prepare(dataset, str(cohort.key["normalization"]))
-    x = network.inputs(torch.from_numpy(np.array(prepared.train_x)))
+    x = network.inputs(split_inputs(prepared.splits["train"]))
     if dataset.target == "class":
         targets = torch.from_numpy(np.stack([labels_of(run, dataset) for run in runs]))
     else:
-        targets = torch.from_numpy(np.array(prepared.train_y)).unsqueeze(0)
+        targets = split_targets(prepared.splits["train"]).unsqueeze(0)
     kept = kept[:, :count]
     pool = np.zeros_like(kept)
     for i, run in enumerate(runs):

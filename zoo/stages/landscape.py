@@ -140,7 +140,7 @@ class LandscapeStage:
             for name, blocks in parts.items()
             if name[0] in CELL_METRICS
         }
-        first = {str(c.key["data"]): c.id for c in reversed(reader.plan.cohorts)}
+        first = {reader.plan.data_key(c.runs[0]): c.id for c in reversed(reader.plan.cohorts)}
         data = {name: _data(reader, cohort, paths) for name, cohort in first.items()}
         publish_landscape(path, reader, settings, folder.id, models, cells, data)
 
@@ -156,16 +156,16 @@ def _check_complete(reader: StoreReader) -> None:
         raise StoreError(msg)
 
 
-def _network_key(cohort: Cohort) -> str:
+def _network_key(plan: Plan, cohort: Cohort) -> str:
     """Return what models must agree on to be measured together."""
-    shared = [cohort.architecture["ops"], cohort.example_shape, cohort.classes]
-    own = [cohort.key["data"], cohort.key["normalization"], cohort.runs[0].objective]
+    shared = [cohort.architecture["ops"], cohort.data_shape.to_json()]
+    own = [plan.data_key(cohort.runs[0]), cohort.key["normalization"], cohort.runs[0].objective]
     return json.dumps([*shared, *own])
 
 
 def _blocks(plan: Plan, settings: Mapping[str, Any]) -> Iterator[_Block]:
     chosen = from_ends(plan, settings["checkpoints"])
-    keys = [_network_key(cohort) for cohort in plan.cohorts]
+    keys = [_network_key(plan, cohort) for cohort in plan.cohorts]
     cells = [cell for cell in cells_of(plan) if len(cell.members) > 1]
     for key in dict.fromkeys(keys):
         objective = cohort_objective(plan.cohorts[keys.index(key)])
@@ -310,12 +310,12 @@ def _reader(path: Path) -> StoreReader:
 
 
 def _network(cohort: Cohort) -> Network:
-    return build(cohort.runs[0], cohort.example_shape, cohort.classes)
+    return build(cohort.runs[0], cohort.data_shape)
 
 
 def _data(reader: StoreReader, cohort: str, paths: Mapping[str, str]) -> TaskData:
     found = reader.plan.cohort(cohort)
-    dataset = planned_data(reader.plan, str(found.key["data"]), paths)
+    dataset = planned_data(reader.plan, reader.plan.data_key(found.runs[0]), paths)
     return _on_cpu(reader, cohort, dataset, tuple(sorted(paths.items())))
 
 

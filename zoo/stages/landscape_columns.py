@@ -148,7 +148,7 @@ def _model_columns(
                     "metric": metric,
                     "options": dict(settings["options"][metric]),
                     "batchnorm": _EVAL,
-                    "probe": facts["probes"][cohort.key["data"]],
+                    "probe": facts["probes"][plan.data_key(cohort.runs[0])],
                 },
             )
         )

@@ -92,8 +92,9 @@ class ScoringStage:
         plan = read_plan(path)
         name, block = key.rsplit(".", 1)
         job = next(j for j in jobs_of(plan, settings) if j.id == name)
-        planned_data(plan, job.scorer.data, paths)
-        facts = {"fingerprint": fingerprint(), "data": plan.data[job.scorer.data]["fingerprint"]}
+        data = plan.data_key(job.scorer)
+        planned_data(plan, data, paths)
+        facts = {"fingerprint": fingerprint(), "data": plan.data[data]["fingerprint"]}
         return score_block(job, int(block), paths=paths), facts
 
     def finish(
@@ -157,7 +158,7 @@ class _Tables:
     def mean(self, run: RunSpec) -> NDArray[np.float64]:
         """Return the mean score ``[N]`` that a run's diet ranks by."""
         subsets = SCORES[run.score].kind == "subsets"
-        examples = int(self.plan.data[run.data]["train_examples"])
+        examples = int(self.plan.data[self.plan.data_key(run)]["train_examples"])
         family = family_of(run, examples, subsets=subsets)
         seeds, epoch = int(run.score_seeds or 1), run.score_epoch
         key = (family, run.score, seeds, epoch)
@@ -206,7 +207,7 @@ def _wanted(cohort: Cohort) -> frozenset[str]:
 def _mask_columns(
     cohort: Cohort, tables: _Tables, paths: Mapping[str, str]
 ) -> Iterator[DerivedColumn]:
-    dataset = planned_data(tables.plan, str(cohort.key["data"]), paths)
+    dataset = planned_data(tables.plan, tables.plan.data_key(cohort.runs[0]), paths)
     count = len(dataset.train_y)
     masks = np.zeros((cohort.models, count), dtype=np.bool_)
     counts = np.zeros((cohort.models, dataset.classes), dtype=np.int64)

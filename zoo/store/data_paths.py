@@ -16,7 +16,8 @@ __all__ = ["data_paths", "names_of_files"]
 def names_of_files(plan: Plan) -> set[str]:
     """Return the data sets and score files that the runs of a plan use."""
     scores = {run.score or "" for cohort in plan.cohorts for run in cohort.runs}
-    return {*plan.data, *(score for score in scores if score.startswith(SCORE_FILE))}
+    sets = {str(facts.get("name", key)) for key, facts in plan.data.items()}
+    return {*sets, *(score for score in scores if score.startswith(SCORE_FILE))}
 
 
 def data_paths(

@@ -139,7 +139,7 @@ def _fill_json(fill: Any) -> Any:
 
 def probe_size(plan: Plan, cohort: Cohort) -> int:
     """Return Q: how many test examples the logits of a cohort are recorded for."""
-    facts = plan.data.get(cohort.runs[0].data, {})
+    facts = plan.data.get(plan.data_key(cohort.runs[0]), {})
     if "probe_indices" in facts:
         return len(facts["probe_indices"])
     return plan.record.probe_size
@@ -147,7 +147,7 @@ def probe_size(plan: Plan, cohort: Cohort) -> int:
 
 def slab_arrays(cohort: Cohort, probe: int) -> dict[str, ArraySpec]:
     """Return the sharded arrays: ``weights [M, K, P]`` and, for Q > 0, ``probe_logits``."""
-    M, K, P, C = cohort.models, cohort.checkpoints, cohort.params, cohort.classes
+    M, K, P, C = cohort.models, cohort.checkpoints, cohort.params, cohort.data_shape.total
     rows = cohort.task_rows
     form = ShardSpec(rows, P, "float32")
     arrays = {
@@ -276,7 +276,7 @@ def metric_names(cohort: Cohort) -> list[str]:
 
 def cohort_attributes(plan: Plan, cohort: Cohort) -> Mapping[str, Any]:
     """Return the attributes of a cohort's group: all that is needed to use its rows."""
-    names = sorted({run.data for run in cohort.runs})
+    names = sorted({plan.data_key(run) for run in cohort.runs})
     return {
         "encoding-type": "phasezoo-cohort",
         "encoding-version": FORMAT_VERSION,
@@ -284,8 +284,7 @@ def cohort_attributes(plan: Plan, cohort: Cohort) -> Mapping[str, Any]:
         "key": dict(cohort.key),
         "layout": cohort.layout.to_json(),
         "architecture": dict(cohort.architecture),
-        "classes": cohort.classes,
-        "example_shape": list(cohort.example_shape),
+        "data_shape": cohort.data_shape.to_json(),
         "data": {name: dict(plan.data.get(name, {})) for name in names},
         "task_rows": cohort.task_rows,
         "group_rows": cohort.group_rows,

@@ -145,13 +145,15 @@ def _eager(recipe: Recipe) -> Take:
 def _compiled(recipe: Recipe, device: str) -> Take:
     count = len(recipe.optimizer.moments)
 
-    def flat(diet: tuple[Tensor, ...], settings: dict[str, Tensor], *tensors: Tensor) -> None:
+    def flat(
+        diet: tuple[Tensor, ...], settings: dict[str, Tensor], given: dict[str, Tensor],
+        *tensors: Tensor,
+    ) -> None:  # fmt: skip
         slab, active, diverged, *rest = tensors
         schedule, memory = (Schedule(*diet[:2]), diet[2:]) if diet else (None, ())
         state = State(slab, tuple(rest[:count]), active, diverged, memory)
-        x, targets, rate, dropout, augment, strength = rest[count : count + 6]
-        inputs = Inputs(x, targets, rate, dropout, augment, strength, schedule, settings)
-        new = advance(recipe, state, inputs, *rest[count + 6 :])
+        inputs = Inputs(**given, schedule=schedule, settings=settings)
+        new = advance(recipe, state, inputs, *rest[count:])
         # Written in place inside the graph, where the copies fuse with what they copy.
         slab.copy_(new.slab)
         active.copy_(new.active)
@@ -174,10 +176,8 @@ def _compiled(recipe: Recipe, device: str) -> Take:
         schedule = inputs.schedule
         diet = () if schedule is None else (schedule.counts, schedule.options, *state.memory)
         compiled(
-            diet, dict(inputs.settings), state.slab, state.active, state.diverged, *state.moments,
-            inputs.x, inputs.targets, inputs.rate, inputs.dropout_seed,
-            inputs.augment_seed, inputs.strength,
-            ids, table, live, number,
+            diet, dict(inputs.settings), inputs.tensors(),
+            state.slab, state.active, state.diverged, *state.moments, ids, table, live, number,
         )  # fmt: skip
 
     return take

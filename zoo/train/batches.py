@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from zoo.seeds import Stream, permutations
 from zoo.spec.run import RunSpec
 
-__all__ = ["DataOrder", "taken"]
+__all__ = ["DataOrder", "EpochOrder", "taken"]
 
 Index = NDArray[np.int64]
 
@@ -25,7 +26,8 @@ def taken(targets: Tensor, ids: Tensor) -> Tensor:
     """Return the targets of examples ``ids [G, B]``.
 
     Args:
-        targets: labels ``[G or 1, N]``, or floats ``[G or 1, N, C]``; one row: all models share it.
+        targets: labels ``[G or 1, N]``, or labels of positions or floats ``[G or 1, N, ...]``; one
+            row: all models share it.
         ids: which examples.
     """
     if targets.ndim == 2:
@@ -35,11 +37,8 @@ def taken(targets: Tensor, ids: Tensor) -> Tensor:
     return targets[torch.arange(len(ids), device=ids.device).unsqueeze(1), ids]
 
 
-class DataOrder:
-    """Shuffled epochs of a group of models.
-
-    Epoch e of a model is a permutation of its training examples drawn from (order_seed, e); step t
-    takes batch t mod (n // B) of epoch t // (n // B). What one model sees depends on nothing else.
+class DataOrder(ABC):
+    """Which examples each model of a group sees at each of its own steps.
 
     Args:
         runs: G resolved specs, all with the same batch size B.
@@ -50,8 +49,23 @@ class DataOrder:
         self.batch = runs[0].batch_size
         self.seeds = np.array([run.order_seed for run in runs], dtype=np.int64)
         self.sizes = np.array([run.examples for run in runs], dtype=np.int64)
-        self.per_epoch = self.sizes // self.batch
         self.subsets = list(subsets)
+
+    @abstractmethod
+    def block(self, steps: Index) -> Index:
+        """Return ``[T, G, B]`` example ids for steps ``[T, G]``."""
+
+
+class EpochOrder(DataOrder):
+    """Shuffled epochs of a group of models.
+
+    Epoch e of a model is a permutation of its training examples drawn from (order_seed, e); step t
+    takes batch t mod (n // B) of epoch t // (n // B).
+    """
+
+    def __init__(self, runs: Sequence[RunSpec], subsets: Sequence[Index | None]) -> None:
+        super().__init__(runs, subsets)
+        self.per_epoch = self.sizes // self.batch
         self._epoch = np.full(len(runs), -1, dtype=np.int64)
         self._order = np.zeros((len(runs), int(self.sizes.max())), dtype=np.int64)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +24,18 @@ _ALWAYS: dict[str, str] = {
 _SETS = {"train": "the training set as trained on", "test": "the test set"}
 
 
-def recorded(objective: Objective) -> dict[str, str]:
+def recorded(objective: Objective, splits: Iterable[str] = tuple(_SETS)) -> dict[str, str]:
     """Return what is recorded at every checkpoint, in order: name -> description.
 
     A plan lists it, and its store has what it lists.
+
+    Args:
+        objective: whose measures are taken.
+        splits: of the data set.
     """
     found = {
-        f"{part}_{name}": doc.format(words)
-        for part, words in _SETS.items()
+        f"{part}_{name}": doc.format(_SETS.get(part, f"the split {part!r}"))
+        for part in splits
         for name, doc in objective.measures.items()
     }
     return found | _ALWAYS

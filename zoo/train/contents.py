@@ -26,7 +26,7 @@ class Contents:
     """The content behind the names in a sweep.
 
     Args:
-        data: data set -> what it is here and now.
+        data: key of a data set -> what it is here and now.
         scores: (data set, score file) -> sha256 of the scores.
     """
 
@@ -37,7 +37,7 @@ class Contents:
         """Return the content fields of a run: those of files whose names say nothing."""
         found = {}
         if DATASETS[run.data].own:
-            found["data_sha256"] = self.data[run.data].fingerprint
+            found["data_sha256"] = self.data[run.data_key].fingerprint
         if (run.data, run.score) in self.scores:
             found["score_sha256"] = self.scores[run.data, run.score]
         plugin = plugin_hash(run)
@@ -59,17 +59,20 @@ def read_contents(runs: Sequence[RunSpec], paths: Mapping[str, str]) -> Contents
     data: dict[str, Dataset] = {}
     scores: dict[tuple[str, str], str] = {}
     faults: list[ZooError] = []
-    for name in sorted({run.data for run in runs}):
+    wanted = {run.data_key: run for run in runs}
+    for key, run in sorted(wanted.items()):
         try:
-            data[name] = load(name, path=paths.get(name))
+            data[key] = load(run.data, path=paths.get(run.data), **run.options_of("data"))
         except ZooError as error:
             faults.append(error)
-    named = {(run.data, run.score) for run in runs if run.score.startswith(SCORE_FILE)}
-    for name, score in sorted(named):
-        if name not in data:
+    named = {
+        (run.data, run.score, run.data_key) for run in runs if run.score.startswith(SCORE_FILE)
+    }
+    for name, score, key in sorted(named):
+        if key not in data:
             continue
         try:
-            found = read_scores(score_path(score, paths), len(data[name].train_y), name=score)
+            found = read_scores(score_path(score, paths), len(data[key].train_y), name=score)
             scores[name, score] = values_fingerprint(found)
         except ZooError as error:
             faults.append(error)
@@ -101,9 +104,9 @@ def check_unchanged(
     """
     scores = {**known_scores, **_scores_of(run for c in base.cohorts for run in c.runs)}
     problems = [
-        _changed("data", name, dataset.fingerprint, base.data[name]["fingerprint"])
-        for name, dataset in contents.data.items()
-        if name in base.data and base.data[name]["fingerprint"] != dataset.fingerprint
+        _changed("data", dataset.name, dataset.fingerprint, base.data[key]["fingerprint"])
+        for key, dataset in contents.data.items()
+        if key in base.data and base.data[key]["fingerprint"] != dataset.fingerprint
     ]
     problems += [
         _changed("score", score, found, scores[score])

@@ -29,18 +29,23 @@ class Examples:
 
     Args:
         x: ``[N, T, C]`` examples in the stacked form.
-        targets: labels ``[G or 1, N]``, or floats ``[1, N, C]``.
+        targets: labels ``[G or 1, N]``, or labels of positions or floats ``[1, N, ...]``.
         ids: ``[G, n]`` example ids of each model, padded with −1; None for all N.
         conv: form of the convolution.
+        weight: ``[N]`` of each example in every mean, or None: all alike.
     """
 
     x: Tensor
     targets: Tensor
     ids: Tensor | None
     conv: str
+    weight: Tensor | None = None
 
     def chunks(self, G: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield examples ``[G, CHUNK, T, C]``, targets, and ``[G, CHUNK]`` which of them count."""
+        """Yield examples ``[G, CHUNK, T, C]``, targets, and ``[G, CHUNK]`` what each counts.
+
+        It is a truth value where all examples count alike, otherwise a float64 weight.
+        """
         x, targets, device = self.x, self.targets, self.x.device
         count = x.shape[0] if self.ids is None else self.ids.shape[1]
         for start in range(0, count, CHUNK):
@@ -57,7 +62,7 @@ class Examples:
                 valid = part >= 0
                 part = part.clamp(min=0)
                 xs, ys = x[part], taken(targets, part)
-            yield xs, ys, valid
+            yield xs, ys, valid if self.weight is None else valid * self.weight[part].double()
 
 
 def evaluate(
@@ -80,7 +85,8 @@ def evaluate(
         z, _ = network.forward(p, xs, mode)
         for name, each in objective.sums(z, ys).items():
             there = valid.view(G, CHUNK, *(1,) * (each.ndim - 2))
-            part = torch.where(there, each.double(), 0.0).sum(1)
+            part = torch.where(there > 0, each.double(), 0.0)
+            part = (part if examples.weight is None else part * there).sum(1)
             sums[name] = sums[name] + part if name in sums else part
         total += valid.sum(1)
     return objective.measured(sums, total)

@@ -16,6 +16,7 @@ from zoo.optim.base import Optimizer
 from zoo.spec.run import RunSpec
 from zoo.train.batches import DataOrder
 from zoo.train.dynamic import DYNAMICS, Schedule, schedule_of
+from zoo.train.samplers import SAMPLERS
 from zoo.train.schedule import group_rates
 from zoo.train.step import Inputs
 from zoo.train.task_data import TaskData
@@ -83,18 +84,20 @@ def make_group(
         strength=_floats(padded, "augment_strength").to(device),
         schedule=_schedule(padded, device),
         settings={n: v.to(device) for n, v in data.objective.settings(padded).items()},
+        weight=data.sets["train"].weight,
+        order_seed=_ints(padded, "order_seed").to(device),
     )
-    order = DataOrder(padded, subsets)
+    order = SAMPLERS[runs[0].sampler].of(padded, subsets)
     ids = _padded_ids(subsets)
     ids = None if ids is None else ids.to(device)
     return Group(padded, steps, len(runs), inputs, order, ids)
 
 
 def _targets(runs: Sequence[RunSpec], data: TaskData) -> Tensor:
-    """Return every run's labels ``[G, N]``, or the values ``[1, N, C]`` that all are trained on."""
+    """Return every run's labels ``[G, N]``, or what all are trained on, ``[1, N, ...]``."""
     values = data.prepared.train_y
     if values.ndim > 1:
-        return torch.from_numpy(values).unsqueeze(0)
+        return data.sets["train"].y
     classes = data.prepared.classes
     noisy = [
         noisy_labels(values, classes, noise=run.label_noise, seed=int(run.noise_seed or 0))

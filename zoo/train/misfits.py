@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from zoo.architectures import NORMS, Network
+from zoo.architectures import ARCHITECTURES, NORMS, Network
 from zoo.data import Dataset
 from zoo.data.augment import AUGMENTATIONS
 from zoo.errors import Problem, SpecError
-from zoo.objectives import OBJECTIVES, TARGETS, Objective
+from zoo.objectives import OBJECTIVES, TARGETS, Objective, objective_for
 from zoo.registry import vocabulary
 from zoo.spec.run import RunSpec
+from zoo.train.samplers import SAMPLERS
 
 __all__ = ["check_scores", "misfits"]
 
@@ -29,11 +30,47 @@ def misfits(run: RunSpec, dataset: Dataset, backend: str) -> list[Problem]:
     if run.precision != "float32" and backend == "reference":
         message = "the backend 'reference' computes in float32"
         found.append(Problem("precision", run.precision, message, "float32", "or another backend"))
-    reason = AUGMENTATIONS[run.augmentation].check(dataset.example_shape)
-    if reason is not None:
-        found.append(Problem("augmentation", run.augmentation, reason))
+    found += _of_inputs(run, dataset)
     misfit = NORMS[run.norm].misfit(run)
     return [*found, *(() if misfit is None else (misfit,)), *_of_targets(run, dataset)]
+
+
+def _of_inputs(run: RunSpec, dataset: Dataset) -> Iterator[Problem]:
+    shape = dataset.shape
+    augmented = run.augmentation != "none"
+    if shape.tokens is not None:
+        if augmented:
+            message = f"changes numbers, and the examples of {dataset.name} are tokens"
+            yield Problem("augmentation", run.augmentation, message, "none")
+        if not ARCHITECTURES[run.architecture].tokens:
+            message = f"reads numbers, and the examples of {dataset.name} are tokens"
+            allowed = ", ".join(n for n in ARCHITECTURES if ARCHITECTURES[n].tokens)
+            yield Problem(
+                "architecture", run.architecture, message, allowed or "a module of your own"
+            )
+    else:
+        reason = AUGMENTATIONS[run.augmentation].check(shape.example)
+        if reason is not None:
+            yield Problem("augmentation", run.augmentation, reason)
+    if not SAMPLERS[run.sampler].fresh:
+        return
+    if dataset.domain is None:
+        message = f"draws from a domain, and {dataset.name} has none"
+        allowed = ", ".join(n for n in SAMPLERS if not SAMPLERS[n].fresh)
+        fix = "give the data set the arrays low and high"
+        yield Problem("sampler", run.sampler, message, allowed, fix)
+    elif shape.target != "none" and dataset.domain.function is None:
+        message = f"draws new examples, and nothing gives their targets on {dataset.name}"
+        fix = "register the data set by a plug-in with function="
+        yield Problem("sampler", run.sampler, message, fix=fix)
+    chosen = {
+        "score": run.score != "none", "dynamic": run.dynamic != "none",
+        "label_noise": run.label_noise > 0, "augmentation": augmented,
+        "train_size": run.train_size not in (None, len(dataset.train_x)),
+    }  # fmt: skip
+    for field in (name for name, given in chosen.items() if given):
+        message = "is about examples of a training set, and the sampler 'fresh' uses none"
+        yield Problem(field, getattr(run, field), message)
 
 
 def _of_targets(run: RunSpec, dataset: Dataset) -> Iterator[Problem]:
@@ -46,7 +83,12 @@ def _of_targets(run: RunSpec, dataset: Dataset) -> Iterator[Problem]:
         remedies = [_REMEDIES[k, kind] for k in takes if (k, kind) in _REMEDIES]
         yield Problem("objective", name, message, allowed, remedies[0] if remedies else "")
         return
-    objective = OBJECTIVES[name](kind)
+    if dataset.shape.masked and kind != "class" and not OBJECTIVES[name].elementwise:
+        message = f"mixes outputs, and some targets of {dataset.name} are missing"
+        fitting = [n for n in OBJECTIVES if OBJECTIVES[n].elementwise]
+        allowed = ", ".join(n for n in fitting if kind in OBJECTIVES[n].takes)
+        yield Problem("objective", name, message, allowed)
+    objective = objective_for(name, dataset.shape)
     if run.label_noise > 0:
         yield from _lack("label_noise", run.label_noise, objective, "labels", "0")
     if run.balance == "class":

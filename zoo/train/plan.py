@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.architectures.layout import Layout
+from zoo.data.shape import DataShape
 from zoo.errors import no_such
 from zoo.fields import Field
 from zoo.plugins import remember_places
@@ -79,8 +80,7 @@ class Cohort:
         architecture: JSON-ready description: operations, permutation groups, symmetries, FLOPs.
         task_rows: rows of every task but the last.
         group_rows: G, rows that step together; every group is padded to it with dummy models.
-        example_shape: shape of one input example.
-        classes: C: classes, or values that an example is to be given.
+        data_shape: the form of an example and of its target.
         metrics: what is recorded at every checkpoint.
         backend: ``"eager"``, ``"compiled"`` or ``"reference"``; part of what decides the bits.
         device: type of the device that it trains on, ``"cpu"`` or ``"cuda"``; likewise.
@@ -101,8 +101,7 @@ class Cohort:
     architecture: Mapping[str, Any]
     task_rows: int
     group_rows: int
-    example_shape: tuple[int, ...]
-    classes: int
+    data_shape: DataShape
     metrics: tuple[Metric, ...]
     backend: str = "eager"
     device: str = "cpu"
@@ -197,6 +196,19 @@ class Plan:
         """Runs over all cohorts."""
         return sum(c.models for c in self.cohorts)
 
+    def data_key(self, run: RunSpec) -> str:
+        """Return the key in ``data`` of the data set that a planned run uses.
+
+        It is found from what was planned, so that it is found where a plug-in is not loaded, too.
+        """
+        for key, facts in self.data.items():
+            options = facts.get("options", {})
+            if facts.get("name", key) == run.data and all(
+                getattr(run, name, None) == value for name, value in options.items()
+            ):
+                return key
+        return str(run.data)
+
     @cached_property
     def run_fields(self) -> Mapping[str, Field]:
         """Every field of a run: those that are declared, and those that a run has besides.
@@ -279,8 +291,7 @@ def _cohort_to_json(cohort: Cohort) -> dict[str, Any]:
         "architecture": dict(cohort.architecture),
         "task_rows": cohort.task_rows,
         "group_rows": cohort.group_rows,
-        "example_shape": list(cohort.example_shape),
-        "classes": cohort.classes,
+        "data_shape": cohort.data_shape.to_json(),
         "metrics": [dataclasses.asdict(metric) for metric in cohort.metrics],
         "backend": cohort.backend,
         "device": cohort.device,
@@ -301,8 +312,7 @@ def _cohort_from_json(raw: Mapping[str, Any], place: str) -> Cohort:
         architecture=raw["architecture"],
         task_rows=raw["task_rows"],
         group_rows=raw["group_rows"],
-        example_shape=tuple(raw["example_shape"]),
-        classes=raw["classes"],
+        data_shape=DataShape.from_json(raw["data_shape"]),
         metrics=tuple(Metric(m["name"], m["doc"], m["dtype"]) for m in raw["metrics"]),
         backend=raw["backend"],
         device=raw["device"],

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.shape import DataShape
+
 __all__ = ["FLOATS", "check_plan"]
 
 _TEXTS = ("id", "backend", "device")
-_COUNTS = ("task_rows", "group_rows", "classes")
+_COUNTS = ("task_rows", "group_rows")
 _SEGMENT = {"name", "shape", "offset", "role", "fan_in"}
 _MOST = 2**48
 #: What a metric may be recorded in.
@@ -64,13 +66,15 @@ def _check_cohort(raw: Any, place: str, data: Mapping[str, Any]) -> None:
     _need("train_flops_per_example" in raw["architecture"], f"{place}.architecture has no FLOPs")
     guessing = raw.get("guessing")
     _need(guessing is None or _is_number(guessing), f"{place}.guessing is no loss")
-    shape = raw.get("example_shape")
-    _need(isinstance(shape, list) and all(map(_is_count, shape)), f"{place}.example_shape")
+    shape = raw.get("data_shape")
+    _need(isinstance(shape, Mapping), f"{place}.data_shape is no table")
+    DataShape.from_json(shape)
     runs = raw.get("runs")
     _need(isinstance(runs, list) and len(runs) > 0, f"{place}.runs is no list of runs")
     specs = [run.get("spec") if isinstance(run, Mapping) else None for run in runs]
     sets = {s["data"] for s in specs if isinstance(s, Mapping) and isinstance(s.get("data"), str)}
-    _need(sets <= data.keys(), f"{place}.runs use a data set that 'data' lacks")
+    known = {facts.get("name", key) for key, facts in data.items() if isinstance(facts, Mapping)}
+    _need(sets <= known, f"{place}.runs use a data set that 'data' lacks")
     steps, epochs = (_table(raw.get(key), f"{place}.{key}") for key in ("steps", "epochs"))
     _need(steps.dtype.kind == "i", f"{place}.steps are no whole numbers")
     _need(steps.shape == epochs.shape, f"{place}.steps and epochs have different shapes")

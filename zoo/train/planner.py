@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,11 +14,10 @@ import numpy as np
 
 from zoo.architectures import Network, build
 from zoo.architectures.symmetry import describe
-from zoo.data import Dataset, prepare
+from zoo.data import Dataset
 from zoo.data.places import chosen_paths
 from zoo.errors import Problem, SpecError
-from zoo.objectives import OBJECTIVES
-from zoo.seeds import Stream, permutation
+from zoo.objectives import objective_for
 from zoo.spec import RecordSpec, RunSpec, Sweep
 from zoo.spec.catalogue import catalogue, field_infos
 from zoo.spec.limits import MAX_PARAMS, MAX_RECORDED
@@ -25,6 +25,7 @@ from zoo.spec.plugged import entries_of, paths_of
 from zoo.train.backends import BACKENDS, DEVICES, can_compile
 from zoo.train.checkpoint import recorded
 from zoo.train.contents import Contents, check_unchanged, read_contents
+from zoo.train.data_facts import data_facts
 from zoo.train.evaluate import CHUNK
 from zoo.train.misfits import check_scores, misfits
 from zoo.train.plan import Cohort, Plan, metrics_of
@@ -78,36 +79,15 @@ def plan(
     data = contents.data
     if base is not None:
         check_unchanged(contents, sweep.runs(), base, known_scores or {}, f"sweep {sweep.name!r}")
-    infos = dict(base.data) if base else {}
     resolved = _resolve(sweep, contents, backend)
-    for name, dataset in data.items():
-        infos[name] = _data_info(dataset, resolved, record, infos.get(name))
+    infos = {**(base.data if base else {}), **_facts(resolved, data, record, base)}
     unique = {run.run_id: run for run in resolved}
     runs = [
         run
         for run_id, run in unique.items()
         if run_id not in known and (not known or _older(run).run_id not in known)
     ]
-    keys, stacks = _stacked(runs, data, record)
-    segments = Counter(c.id.split(".")[0] for c in base.cohorts) if base else Counter()
-    cohorts = []
-    problems: Counter[Problem] = Counter()
-    for name, stack in stacks.items():
-        dataset = data[stack[0].data]
-        try:
-            network = build(stack[0], dataset.example_shape, dataset.classes)
-            _check_network(stack, network)
-        except SpecError as error:
-            problems.update(dict.fromkeys(error.problems, len(stack)))
-            continue
-        suffix = f".{segments[name]}" if segments[name] else ""
-        cohorts.append(
-            _cohort(
-                name + suffix, keys[name], stack, network, dataset, record, sweep, backend, device
-            )
-        )
-    if problems:
-        raise SpecError(_counted(problems), f"sweep {sweep.name!r}")
+    cohorts = _cohorts(runs, data, base, _Setting(sweep, backend, device))
     return Plan(
         name=sweep.name if base is None else base.name,
         axes=dict(sweep.axes) if base is None else base.axes,
@@ -118,6 +98,63 @@ def plan(
         options=dict(sweep.options),
         plugins={**(base.plugins if base else {}), **paths_of(c.plugins for c in cohorts)},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What new cohorts are planned with.
+
+    Args:
+        sweep: its record and its options.
+        backend: ``"auto"``, or the backend of all.
+        device: type of the device.
+    """
+
+    sweep: Sweep
+    backend: str
+    device: str
+
+
+def _facts(
+    runs: Sequence[RunSpec], data: Mapping[str, Dataset], record: RecordSpec, base: Plan | None
+) -> dict[str, dict[str, Any]]:
+    """Return what is kept about each data set, by key."""
+    using: dict[str, list[RunSpec]] = defaultdict(list)
+    for run in runs:
+        using[run.data_key].append(run)
+    known = base.data if base else {}
+    return {
+        key: data_facts(dataset, using[key], record, known.get(key))
+        for key, dataset in data.items()
+    }
+
+
+def _cohorts(
+    runs: Sequence[RunSpec], data: Mapping[str, Dataset], base: Plan | None, setting: _Setting
+) -> list[Cohort]:
+    """Return the cohorts of runs that no cohort of ``base`` has.
+
+    Raises:
+        SpecError: networks that cannot be built, each kind of problem once.
+    """
+    keys, stacks = _stacked(runs, data, setting.sweep.record)
+    segments = Counter(c.id.split(".")[0] for c in base.cohorts) if base else Counter()
+    cohorts = []
+    problems: Counter[Problem] = Counter()
+    for name, stack in stacks.items():
+        dataset = data[stack[0].data_key]
+        try:
+            network = build(stack[0], dataset.shape)
+            _check_network(stack, network)
+        except SpecError as error:
+            problems.update(dict.fromkeys(error.problems, len(stack)))
+            continue
+        suffix = f".{segments[name]}" if segments[name] else ""
+        found = _cohort(name + suffix, keys[name], stack, (network, dataset), setting)
+        cohorts.append(found)
+    if problems:
+        raise SpecError(_counted(problems), f"sweep {setting.sweep.name!r}")
+    return cohorts
 
 
 def cohort_key(run: RunSpec, dataset: Dataset, record: RecordSpec) -> dict[str, Any]:
@@ -146,7 +183,7 @@ def _stacked(
     stacks: dict[str, list[RunSpec]] = defaultdict(list)
     names: dict[tuple[Any, ...], str] = {}
     for run in runs:
-        key = cohort_key(run, data[run.data], record)
+        key = cohort_key(run, data[run.data_key], record)
         values = tuple(key.items())
         if values not in names:
             names[values] = _key_name(run, key)
@@ -204,7 +241,7 @@ def _resolve(sweep: Sweep, contents: Contents, backend: str) -> list[RunSpec]:
     problems: Counter[Problem] = Counter()
     recorded = 0
     for run in sweep.runs():
-        dataset = contents.data[run.data]
+        dataset = contents.data[run.data_key]
         found = misfits(run, dataset, backend)
         try:
             runs.append(run.resolve(len(dataset.train_y), hashes=contents.hashes(run)))
@@ -248,24 +285,22 @@ def _cohort(
     name: str,
     key: Mapping[str, Any],
     runs: Sequence[RunSpec],
-    network: Network,
-    dataset: Dataset,
-    record: RecordSpec,
-    sweep: Sweep,
-    backend: str,
-    device: str,
+    of: tuple[Network, Dataset],
+    setting: _Setting,
 ) -> Cohort:
+    (network, dataset), backend, device = of, setting.backend, setting.device
     # Runs of like length stand together, so that a group seldom waits for its longest model.
     ordered = tuple(sorted(runs, key=lambda run: int(run.steps or 0)))
+    record = setting.sweep.record
     steps = np.array([_checkpoints(run, record) for run in ordered], dtype=np.int64)
     per_epoch = np.array([run.steps_per_epoch for run in ordered])
     group = group_size(network, ordered[0].batch_size, device=device)
     group = min(group, OWN_GROUP if network.bits_vary else _power_of_two(len(ordered)))
-    wanted = int(sweep.options.get("task_models", _TASK_ROWS if device == "cpu" else group))
+    wanted = int(setting.sweep.options.get("task_models", _TASK_ROWS if device == "cpu" else group))
     if device != "cpu" and not network.bits_vary:
         group = min(group, _power_of_two(wanted))
     architecture = describe(network)
-    objective = OBJECTIVES[ordered[0].objective](dataset.target)
+    objective = objective_for(ordered[0].objective, dataset.shape)
     if backend == "auto":
         flops = architecture["train_flops_per_example"] * ordered[0].batch_size * steps[:, -1].sum()
         # on a GPU the eager step is made of our kernels already, in one graph
@@ -281,9 +316,8 @@ def _cohort(
         architecture=architecture,
         task_rows=min(len(ordered), group * -(-wanted // group)),
         group_rows=group,
-        example_shape=dataset.example_shape,
-        classes=dataset.classes,
-        metrics=metrics_of(recorded(objective)),
+        data_shape=dataset.shape,
+        metrics=metrics_of(recorded(objective, dataset.splits)),
         backend=backend,
         device=device,
         guessing=objective.guessing(dataset.train_y, dataset.classes),
@@ -329,41 +363,3 @@ def _check_extension(sweep: Sweep, base: Plan) -> None:
         raise SpecError(
             [Problem("record", sweep.record.to_dict(), message, fix=fix)], f"sweep {sweep.name!r}"
         )
-
-
-def _data_info(
-    dataset: Dataset,
-    runs: Sequence[RunSpec],
-    record: RecordSpec,
-    known: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Return what a store keeps about a data set, JSON-ready.
-
-    Args:
-        dataset: the data set.
-        runs: the runs that may use it.
-        record: for the size of the probe.
-        known: what the store already keeps about it, if it is being extended.
-    """
-    count = len(dataset.test_y)
-    probes = np.sort(permutation(0, Stream.PROBE, 0, count)[: record.probe_size])
-    used = {run.normalization for run in runs if run.data == dataset.name}
-    normalizations = dict(known["normalization"]) if known else {}
-    for name in sorted(used - set(normalizations)):
-        prepared = prepare(dataset, name)
-        normalizations[name] = {
-            "mean": np.asarray(prepared.mean, dtype=np.float64).reshape(-1).tolist(),
-            "scale": np.asarray(prepared.scale, dtype=np.float64).reshape(-1).tolist(),
-        }
-    return {
-        "fingerprint": dataset.fingerprint,
-        "train_examples": len(dataset.train_y),
-        "test_examples": count,
-        "example_shape": list(dataset.example_shape),
-        "classes": dataset.classes,
-        "target": dataset.target,
-        "source": dataset.source,
-        "licence": dataset.licence,
-        "probe_indices": probes.tolist(),
-        "normalization": normalizations,
-    }

@@ -90,16 +90,18 @@ def _train_one(
     settings = {name: values[g : g + 1] for name, values in group.inputs.settings.items()}
     grad = moved = float("nan")
     for step, rate in zip(steps, rates, strict=True):
-        x, y = _batch(recipe, data, group, g, step)
+        ids, x, y = _batch(recipe, data, group, g, step)
         for layer in module.modules():
             if isinstance(layer, _CountedDropout):
                 layer.step = step
         for parameters in optimizer.param_groups:
             parameters["lr"] = float(rate)
-        z = module(x).unsqueeze(0)
+        z = module(x).flatten(1).unsqueeze(0)
         each = recipe.objective.trained(z, y, settings)[0]
         if recipe.dynamic is not None:
             each = _weights(recipe, group, state, g, step, z.detach(), y) * each
+        if group.inputs.weight is not None:
+            each = each * group.inputs.weight[ids]
         loss = each.mean()
         if not torch.isfinite(loss):
             state.diverged[g] = step
@@ -182,10 +184,14 @@ def _counted(recipe: Recipe, group: Group, g: int) -> nn.Module:
 
 def _batch(
     recipe: Recipe, data: TaskData, group: Group, g: int, step: int
-) -> tuple[Tensor, Tensor]:
-    """Return examples ``[B, *example_shape]`` and their targets, ``[1, B]`` or ``[1, B, C]``."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids ``[B]``, examples ``[B, *example_shape]`` and their targets ``[1, B, ...]``."""
     numbers = np.full((1, len(group.runs)), step, dtype=np.int64)
     ids = torch.from_numpy(group.order.block(numbers)[0, g])
+    fresh, seeds = recipe.fresh, group.inputs.order_seed
+    if fresh is not None and seeds is not None:
+        points, own_targets = fresh.draw(seeds[g : g + 1], torch.tensor([step]), len(ids))
+        return ids, points[0], own_targets
     x = data.train_x[ids]
     name = str(recipe.shared["augmentation"])
     if name != "none":
@@ -198,7 +204,7 @@ def _batch(
         )[0]
     targets = group.inputs.targets
     own = slice(g, g + 1) if targets.ndim == 2 else slice(None)
-    return x, taken(targets[own], ids.unsqueeze(0))
+    return ids, x, taken(targets[own], ids.unsqueeze(0))
 
 
 def _norm(tensors: list[Tensor]) -> float:

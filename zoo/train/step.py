@@ -7,7 +7,7 @@ mixes models: a model whose loss is not finite is marked, and its neighbours kee
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from zoo.optim.base import Optimizer
 from zoo.optim.fused import fused_step
 from zoo.train.batches import taken
 from zoo.train.dynamic import Dynamic, Memory, Presented, Schedule
+from zoo.train.fresh import FreshExamples
 
 __all__ = ["Inputs", "Recipe", "State", "advance", "gradient"]
 
@@ -40,6 +41,7 @@ class Recipe:
         conv: form of the convolution.
         dropout: whether any dropout is done.
         dynamic: the dynamic diet, or None.
+        fresh: what examples are drawn from instead of the training set, or None.
     """
 
     network: Network
@@ -50,6 +52,7 @@ class Recipe:
     conv: str
     dropout: bool
     dynamic: Dynamic | None = None
+    fresh: FreshExamples | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -73,16 +76,19 @@ class State:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
-    """What a group needs besides its state; fixed through training but for the last four.
+    """What a group needs besides its state; fixed through training.
 
     Args:
         x: ``[N, ...]`` training examples, in the stacked form unless augmented.
-        targets: ``[G, N]`` int64 labels as trained on, or ``[1, N, C]`` floats that all share.
+        targets: ``[G, N]`` int64 labels as trained on, or what all share: labels of positions or
+            floats, ``[1, N, ...]``.
         rate: ``[G]`` dropout probability.
         dropout_seed, augment_seed: ``[G]`` int64.
         strength: ``[G]`` augmentation strength.
         schedule: what the dynamic diet knows of the runs, or None.
         settings: hyper-parameters of the objective.
+        weight: ``[N]`` of each example in the loss, or None: all alike.
+        order_seed: ``[G]`` int64, read where examples are fresh.
     """
 
     x: Tensor
@@ -93,12 +99,27 @@ class Inputs:
     strength: Tensor
     schedule: Schedule | None = None
     settings: Settings = field(default_factory=dict)
+    weight: Tensor | None = None
+    order_seed: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the fields that are tensors, as a compiled step takes them."""
+        values = {name: getattr(self, name) for name in _INPUTS}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+_INPUTS = tuple(f.name for f in fields(Inputs))
 
 
 def _batch(recipe: Recipe, inputs: Inputs, ids: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     """Return examples ``[G, B, T, C]`` and their targets."""
     name = str(recipe.shared["augmentation"])
-    if name in MOVES and on_device(inputs.x, ids) and not inputs.targets.is_floating_point():
+    if recipe.fresh is not None and inputs.order_seed is not None:
+        points, targets = recipe.fresh.draw(inputs.order_seed, step, ids.shape[1])
+        x = recipe.network.inputs(points.flatten(0, 1))
+        return x.view(*ids.shape, *x.shape[1:]), targets
+    labels = inputs.targets.ndim == 2 and not inputs.targets.is_floating_point()
+    if name in MOVES and labels and on_device(inputs.x, ids):
         return _gathered(recipe, inputs, ids, step, name)
     targets = taken(inputs.targets, ids)
     x = inputs.x[ids]
@@ -146,6 +167,8 @@ def gradient(
         seen = Presented(ids, recipe.objective, z, targets, step)
         weights, memory = recipe.dynamic.weigh(seen, inputs.schedule, memory)
         dz = dz * weights.unsqueeze(-1)
+    if inputs.weight is not None:
+        dz = dz * inputs.weight[ids].unsqueeze(-1)
     grads = recipe.network.backward(p, saved, dz, mode)
     buffers = recipe.network.flat_buffers(p, mode.new_buffers)
     return loss, recipe.network.flat_gradient(grads), buffers, memory

@@ -13,12 +13,32 @@ from torch import Tensor
 
 from zoo.architectures import Network
 from zoo.data import DATASETS, Dataset, PreparedData, load, prepare
+from zoo.data.splits import Split
 from zoo.errors import DataError
-from zoo.objectives import OBJECTIVES, Objective
+from zoo.objectives import Objective, objective_for
 from zoo.spec.plugged import check_plugins
+from zoo.train.fresh import FreshExamples, fresh_examples
 from zoo.train.plan import Cohort, Plan
 
-__all__ = ["TaskData", "cohort_objective", "planned_data", "task_data"]
+__all__ = [
+    "ExampleSet", "TaskData", "cohort_objective", "planned_data", "split_inputs", "split_targets",
+    "task_data",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExampleSet:
+    """One split on the device.
+
+    Args:
+        x: ``[N, T, C]`` examples in the stacked form.
+        y: ``[1, N]`` labels, or ``[1, N, ...]`` labels of positions or values.
+        weight: ``[N]`` float32, or None: all alike.
+    """
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,21 +49,29 @@ class TaskData:
         prepared: the normalised arrays.
         train_x: ``[N, *example_shape]`` training examples.
         train: the same as the step gathers them: stacked form unless they are augmented.
-        train_eval: the same in the stacked form ``[N, T, C]``.
-        test: test examples in the stacked form.
-        test_y: ``[1, N_test]`` labels, or ``[1, N_test, C]`` values.
+        sets: split -> its examples in the stacked form, targets and weights.
         objective: what the cohort minimises.
         probe: probe examples in the stacked form, or None.
+        fresh: where fresh examples come from, if the cohort trains on them.
     """
 
     prepared: PreparedData
     train_x: Tensor
     train: Tensor
-    train_eval: Tensor
-    test: Tensor
-    test_y: Tensor
-    probe: Tensor | None
+    sets: Mapping[str, ExampleSet]
     objective: Objective
+    probe: Tensor | None
+    fresh: FreshExamples | None = None
+
+    @property
+    def train_eval(self) -> Tensor:
+        """Training examples in the stacked form ``[N, T, C]``."""
+        return self.sets["train"].x
+
+    @property
+    def test(self) -> Tensor:
+        """Test examples in the stacked form."""
+        return self.sets["test"].x
 
 
 def cohort_objective(cohort: Cohort) -> Objective:
@@ -53,23 +81,29 @@ def cohort_objective(cohort: Cohort) -> Objective:
         PluginMissingError: it is of a plug-in that is not loaded.
     """
     check_plugins(cohort.runs[0])
-    return OBJECTIVES[cohort.runs[0].objective](str(cohort.key.get("target", "class")))
+    return objective_for(cohort.runs[0].objective, cohort.data_shape)
 
 
-def planned_data(plan: Plan, name: str, paths: Mapping[str, str]) -> Dataset:
+def planned_data(plan: Plan, key: str, paths: Mapping[str, str]) -> Dataset:
     """Return a data set, if it is the one that a plan was made with.
+
+    Args:
+        plan: the plan.
+        key: of one of its data sets: the name, with options where it has some.
+        paths: data set -> path.
 
     Raises:
         MissingDataError: it is not on this machine.
         DataError: it is another one.
         PluginMissingError: it is of a plug-in that is not loaded.
     """
-    wanted = plan.data[name]["fingerprint"]
+    facts = plan.data[key]
+    name, wanted = str(facts["name"]), facts["fingerprint"]
     if name not in DATASETS:
         for cohort in plan.cohorts:
             if cohort.runs[0].data == name:
                 check_plugins(cohort.runs[0])
-    dataset = load(name, path=paths.get(name))
+    dataset = load(name, path=paths.get(name), **facts["options"])
     if dataset.fingerprint != wanted:
         msg = (
             f"data set {name!r} has changed since the zoo was planned: its sha256 is"
@@ -93,23 +127,43 @@ def task_data(
     Raises:
         DataError: it is not the one that was planned with.
     """
-    name = str(cohort.key["data"])
-    dataset = planned_data(plan, name, paths)
+    key = plan.data_key(cohort.runs[0])
+    dataset = planned_data(plan, key, paths)
     prepared = _prepared(dataset, str(cohort.key["normalization"]))
-    train = _tensor(prepared.train_x).to(device)
-    test = _tensor(prepared.test_x).to(device)
-    stacked = network.inputs(train)
-    probes = plan.data[name]["probe_indices"]
+    inputs = {name: split_inputs(split).to(device) for name, split in prepared.splits.items()}
+    sets = {
+        name: ExampleSet(
+            x=network.inputs(inputs[name]),
+            y=split_targets(split).to(device).unsqueeze(0),
+            weight=None if split.weight is None else _tensor(split.weight).to(device),
+        )
+        for name, split in prepared.splits.items()
+    }
+    train = inputs["train"]
+    probes = plan.data[key]["probe_indices"]
     return TaskData(
         prepared=prepared,
         train_x=train,
-        train=stacked if cohort.key["augmentation"] == "none" else train,
-        train_eval=stacked,
-        test=network.inputs(test),
-        test_y=_tensor(prepared.test_y).to(device).unsqueeze(0),
-        probe=network.inputs(test[probes]) if probes else None,
+        train=sets["train"].x if cohort.key["augmentation"] == "none" else train,
+        sets=sets,
+        probe=network.inputs(inputs["test"][probes]) if probes else None,
         objective=cohort_objective(cohort),
+        fresh=fresh_examples(prepared, device) if cohort.runs[0].sampler == "fresh" else None,
     )
+
+
+def split_inputs(split: Split) -> Tensor:
+    """Return the input of a split; windows are a view of one copy of their sequence."""
+    if split.sequence is None:
+        return _tensor(split.x)
+    return _tensor(split.sequence)[:-1].unfold(0, split.context, split.stride)
+
+
+def split_targets(split: Split) -> Tensor:
+    """Return the targets of a split, of windows of tokens as a view."""
+    if split.sequence is None or split.sequence.ndim > 1:
+        return _tensor(split.y)
+    return _tensor(split.sequence)[1:].unfold(0, split.context, split.stride)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

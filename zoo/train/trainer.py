@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from zoo.architectures import build
 from zoo.architectures.init import initial_row_of
 from zoo.arithmetic import pinned, pinned_compiler
 from zoo.errors import TrainError
-from zoo.objectives import Objective
 from zoo.optim import OPTIMIZERS
 from zoo.train.backends import (
     BACKENDS,
@@ -96,12 +96,15 @@ class TaskTrainer:
             msg = f"unknown backend {backend!r}; allowed: auto, {', '.join(BACKENDS)}"
             raise TrainError(msg)
         self.runs = cohort.runs[task.start : task.stop]
-        network = build(self.runs[0], cohort.example_shape, cohort.classes)
+        network = build(self.runs[0], cohort.data_shape)
         if network.layout != cohort.layout:
             msg = f"cohort {cohort.id} was planned with another layout; was phasezoo updated?"
             raise TrainError(msg)
         objective = cohort_objective(cohort)
-        _check_trainable(cohort, task, objective)
+        _check_trainable(cohort, task)
+        splits = tuple(plan.data[plan.data_key(self.runs[0])]["splits"])
+        _check_recorded(cohort, recorded(objective, splits))
+        self.data = task_data(plan, cohort, network, paths or {}, self.device)
         self.recipe = Recipe(
             network=network,
             objective=objective,
@@ -111,8 +114,8 @@ class TaskTrainer:
             conv=conv_form(self.backend, device=self.device.type),
             dropout=bool(cohort.key["has_dropout"]),
             dynamic=_dynamic(self.runs[0].dynamic),
+            fresh=self.data.fresh,
         )
-        self.data = task_data(plan, cohort, network, paths or {}, self.device)
         self.take = step_function(self.recipe, self.backend, device=self.device.type)
         self.groups = self._make_groups(kept)
 
@@ -270,9 +273,10 @@ class TaskTrainer:
         network, form = self.recipe.network, conv_form("eager")
         data, objective = self.data, self.recipe.objective
         sets = {
-            "train": Examples(data.train_eval, group.inputs.targets, group.eval_ids, form),
-            "test": Examples(data.test, data.test_y, None, form),
+            name: Examples(part.x, part.y, None, form, part.weight)
+            for name, part in data.sets.items()
         }
+        sets["train"] = replace(sets["train"], targets=group.inputs.targets, ids=group.eval_ids)
         for part, examples in sets.items():
             found = evaluate(network, objective, state.slab, examples)
             columns |= {f"{part}_{name}": values for name, values in found.items()}
@@ -334,11 +338,11 @@ class TaskTrainer:
         return Checkpoint(k, weights, metrics, logits, diverged, resume)
 
 
-def _check_trainable(cohort: Cohort, task: Task, objective: Objective) -> None:
-    """Make sure that rows are there to be trained, and that all that the plan records is computed.
+def _check_trainable(cohort: Cohort, task: Task) -> None:
+    """Make sure that rows are there to be trained.
 
     Raises:
-        TrainError: they are not, or it is not.
+        TrainError: they are not.
     """
     others = {origin.kind for origin in cohort.origins[task.start : task.stop]} - {"trained"}
     if others:
@@ -347,7 +351,14 @@ def _check_trainable(cohort: Cohort, task: Task, objective: Objective) -> None:
             " only rows whose origin is 'trained' are trained"
         )
         raise TrainError(msg)
-    known = recorded(objective)
+
+
+def _check_recorded(cohort: Cohort, known: Collection[str]) -> None:
+    """Make sure that all that a plan records is computed.
+
+    Raises:
+        TrainError: it is not.
+    """
     unknown = [metric.name for metric in cohort.metrics if metric.name not in known]
     if unknown:
         msg = (

@@ -88,9 +88,10 @@ def _write_columns(group: Any, view: View, split: Split | None, text: Any) -> No
 def _describe(group: Any, structure: Structure) -> None:
     group.attrs["layout"] = json.dumps(structure.layout.to_json())
     group.attrs["permutation_spec"] = json.dumps(permutation_spec(structure))
-    for name in ("family", "activation", "norm", "classes"):
+    for name in ("family", "activation", "norm"):
         group.attrs[name] = getattr(structure, name)
-    group.attrs["example_shape"] = structure.example_shape
+    group.attrs["classes"] = structure.data_shape.outputs
+    group.attrs["example_shape"] = structure.data_shape.example
 
 
 def _parts(runs: Any, split: Split) -> Any:

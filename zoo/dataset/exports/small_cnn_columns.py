@@ -85,7 +85,7 @@ def metrics_columns(
 
 def _config(run: RunSpec, view: View, structure: Structure) -> dict[str, Any]:
     """Return the ``config.*`` columns of a run."""
-    facts: Mapping[str, Any] = view.zoo.plan.data.get(run.data, {})
+    facts: Mapping[str, Any] = view.zoo.plan.data.get(view.zoo.plan.data_key(run), {})
     examples = facts.get("train_examples")
     hidden = [s.shape[0] for s in structure.layout.segments if s.role == "kernel"][:-1]
     one_seed = all(getattr(run, name) == run.seed for name in SEED_FIELDS)

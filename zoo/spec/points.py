@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from zoo.registry import Registry
 
-__all__ = ["SAMPLERS", "Sampler", "unit_points"]
+__all__ = ["POINT_METHODS", "PointMethod", "unit_points"]
 
 #: Takes axis names (D), a number of points n and a seed; returns ``[n, D]`` float64 in [0, 1).
-Sampler = Callable[[Sequence[str], int, int], NDArray[np.float64]]
+PointMethod = Callable[[Sequence[str], int, int], NDArray[np.float64]]
 
-SAMPLERS: Registry[Sampler] = Registry("sampling method")
+POINT_METHODS: Registry[PointMethod] = Registry("sampling method")
 
 #: Bits of scipy's unscrambled Sobol points.
 _SOBOL_BITS = 30
@@ -30,7 +30,7 @@ def unit_points(method: str, names: Sequence[str], n: int, seed: int) -> NDArray
     """Return ``[n, D]`` points of the unit cube, one column a name.
 
     Args:
-        method: a name of :data:`SAMPLERS`.
+        method: a name of :data:`POINT_METHODS`.
         names: the axes, D of them.
         n: number of points.
         seed: any integer >= 0; the same arguments give the same points for ever.
@@ -38,7 +38,7 @@ def unit_points(method: str, names: Sequence[str], n: int, seed: int) -> NDArray
     Raises:
         UnknownNameError: no such method.
     """
-    sampler = SAMPLERS[method]
+    sampler = POINT_METHODS[method]
     if not names or n == 0:
         return np.zeros((n, len(names)))
     return sampler(names, n, seed)
@@ -56,7 +56,7 @@ def _uniform(seed: int, name: str, n: int) -> NDArray[np.float64]:
     return (_raw(seed, name, n) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-@SAMPLERS.register(
+@POINT_METHODS.register(
     "random", doc="independent uniform points; the first n of a longer design are this design"
 )
 def random_points(names: Sequence[str], n: int, seed: int) -> NDArray[np.float64]:
@@ -64,7 +64,7 @@ def random_points(names: Sequence[str], n: int, seed: int) -> NDArray[np.float64
     return np.stack([_uniform(seed, f"random:{name}", n) for name in names], axis=1)
 
 
-@SAMPLERS.register(
+@POINT_METHODS.register(
     "sobol",
     doc="Sobol points under a random digital shift",
     source="Owen 1998; directions of Joe and Kuo 2008",
@@ -87,7 +87,7 @@ def sobol_points(names: Sequence[str], n: int, seed: int) -> NDArray[np.float64]
     return (words.astype(np.float64) + 0.5) * 2.0**-_SOBOL_BITS
 
 
-@SAMPLERS.register(
+@POINT_METHODS.register(
     "lhs",
     doc="a Latin hypercube: one point in each of n strata of every axis",
     source="McKay et al. 1979",

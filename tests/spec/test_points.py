@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import qmc
 
 from zoo.errors import UnknownNameError
-from zoo.spec.samplers import SAMPLERS, unit_points
+from zoo.spec.points import POINT_METHODS, unit_points
 
 NAMES = ("lr", "width", "dropout")
 
@@ -18,7 +18,7 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize("method", SAMPLERS.names())
+@pytest.mark.parametrize("method", POINT_METHODS.names())
 @pytest.mark.parametrize("n", [1, 2, 7, 64, 100])
 def test_points_are_in_the_cube_and_repeat(method, n):
     points = unit_points(method, NAMES, n, seed=3)
