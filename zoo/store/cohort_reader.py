@@ -180,7 +180,7 @@ class CohortReader:
     def _read_metrics(self) -> NDArray[np.floating[Any]]:
         """Return every metric, ``[M, K, V]``: they share a file, so one look reads them all."""
         spec = self._arrays["metrics"]
-        out = np.full(spec.shape, np.nan, dtype=spec.dtype)
+        out = np.full(spec.shape, spec.fill, dtype=spec.dtype)
         for task, progress in zip(self._tasks, self._progress, strict=True):
             rows = slice(task.start, task.stop)
             commits: Sequence[Commit] = progress.commits
@@ -294,7 +294,7 @@ class CohortReader:
     def _read(self, array: str, rows: ArrayLike, ks: ArrayLike) -> NDArray[Any]:
         spec = self._arrays[array]
         rows, ks = self._pairs(rows, ks)
-        out = np.full((len(rows), *spec.shape[2:]), np.nan, dtype=spec.dtype)
+        out = np.full((len(rows), *spec.shape[2:]), spec.fill, dtype=spec.dtype)
         flat = out.reshape(len(rows), math.prod(spec.shape[2:]))
         for task, k, at in self._by_shard(rows, ks):
             self._read_shard(spec, task, k, rows[at], [flat[i] for i in at])

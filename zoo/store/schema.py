@@ -109,7 +109,7 @@ class ArraySpec:
     def _codecs(self) -> list[dict[str, Any]]:
         if self.dtype == "string":
             return [{"name": "vlen-utf8", "configuration": {}}, _CRC]
-        raw = {"name": "bytes"} if self.dtype == "bool" else _BYTES
+        raw = {"name": "bytes"} if np.dtype(self.dtype).itemsize == 1 else _BYTES
         if self.shard is None:
             return [raw, _CRC]
         blosc = {
@@ -124,7 +124,7 @@ class ArraySpec:
         configuration = {
             "chunk_shape": inner,
             "codecs": [raw, {"name": "blosc", "configuration": blosc}, _CRC],
-            "index_codecs": [raw, _CRC],
+            "index_codecs": [_BYTES, _CRC],
             "index_location": "end",
         }
         return [{"name": "sharding_indexed", "configuration": configuration}]
@@ -158,12 +158,13 @@ def slab_arrays(cohort: Cohort, probe: int) -> dict[str, ArraySpec]:
             dims=("model", "checkpoint", "param"),
             dtype="float32",
             chunk=(rows, 1, form.chunk_values * form.splits),
-            fill=math.nan,
+            fill=form.fill_value,
             doc="parameters and buffers, in the order of the layout",
             shard=form,
         )
     }
     if probe:
+        outputs = ShardSpec(rows, probe * C, "float16", split=False)
         arrays["probe_logits"] = ArraySpec(
             name="probe_logits",
             kind="slab",
@@ -171,9 +172,9 @@ def slab_arrays(cohort: Cohort, probe: int) -> dict[str, ArraySpec]:
             dims=("model", "checkpoint", "probe", "class"),
             dtype="float16",
             chunk=(rows, 1, probe, C),
-            fill=math.nan,
+            fill=outputs.fill_value,
             doc="logits of the probe examples, eval mode",
-            shard=ShardSpec(rows, probe * C, "float16", split=False),
+            shard=outputs,
         )
     return arrays
 

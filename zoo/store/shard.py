@@ -3,7 +3,8 @@
 A shard holds one checkpoint of one task: a name, which says whose it is; for each row and each part
 of a row one inner chunk, ``bytes (little) → blosc (zstd 1, bitshuffle) → crc32c``, in row order;
 then the index, an (offset, length) pair of uint64 for every chunk of the grid, and its crc32c. A
-chunk that is not there has 2⁶⁴ − 1 twice, and reads as the fill value NaN.
+chunk that is not there has 2⁶⁴ − 1 twice, and reads as the fill value that the array declares: NaN
+of floats, and of other types what its array says.
 
 Encoding here, and not through zarr, makes the bytes a function of the values alone and leaves the
 moment of writing to us; decoding here is several times faster for random rows.
@@ -61,12 +62,30 @@ class ShardSpec:
         values: values of one row.
         dtype: numpy name of the data type.
         split: whether a row larger than :data:`CHUNK_BYTES` is more than one chunk.
+        fill: value of what is not there; None = NaN, which floats alone have.
+
+    Raises:
+        ValueError: the type cannot hold the fill value.
     """
 
     rows: int
     values: int
     dtype: str
     split: bool = True
+    fill: float | None = None
+
+    def __post_init__(self) -> None:
+        kind, fill = np.dtype(self.dtype).kind, self.fill
+        if kind == "f":
+            return
+        if fill is None or float(np.array(float(fill)).astype(self.dtype)) != fill:
+            msg = f"shards of {self.dtype} declare their fill value, and {fill!r} is none of it"
+            raise ValueError(msg)
+
+    @property
+    def fill_value(self) -> Any:
+        """Return what is not there, as a value of the type."""
+        return np.dtype(self.dtype).type(math.nan if self.fill is None else self.fill)
 
     @property
     def itemsize(self) -> int:
@@ -82,7 +101,7 @@ class ShardSpec:
 
     @property
     def chunk_values(self) -> int:
-        """Values of one inner chunk; the last chunk of a split row is padded with NaN."""
+        """Values of one inner chunk; the last chunk of a split row is padded with the fill."""
         return math.ceil(self.values / self.splits)
 
     @property
@@ -118,13 +137,13 @@ def encode_shard(
     Args:
         spec: the form.
         values: ``[R, values]``, R at most ``spec.rows``.
-        present: ``[R]``; rows that are False are left out and read as NaN.
+        present: ``[R]``; rows that are False are left out and read as the fill value.
         name: what the file begins with.
     """
     flat = np.ascontiguousarray(values, dtype=np.dtype(spec.dtype).newbyteorder("<"))
     width = spec.chunk_values * spec.splits
     if width != spec.values:
-        padding = np.full((len(flat), width - spec.values), np.nan, dtype=flat.dtype)
+        padding = np.full((len(flat), width - spec.values), spec.fill_value, dtype=flat.dtype)
         flat = np.concatenate([flat, padding], axis=1)
     chunks = flat.reshape(len(flat), spec.splits, spec.chunk_values)
     index = np.full((spec.rows, spec.splits, 2), MISSING, dtype="<u8")
