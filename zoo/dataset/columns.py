@@ -219,13 +219,13 @@ class CohortColumns(Mapping[str, NDArray[Any]]):
         axes: Mapping[str, str],
         names: Iterable[str],
         others: Sequence[CohortSource] = (),
-        fields: Container[str] = (),
+        fields: Mapping[str, Field] | None = None,
     ) -> None:
         self.source = source
         self._others = tuple(others)
         self.recorded: NDArray[np.bool_] = np.array(source.recorded, dtype=np.bool_)
         self._axes = axes
-        self._fields = fields
+        self._fields = fields or {}
         self._names = tuple(names)
         self._cache: dict[str, NDArray[Any]] = {}
 
@@ -255,7 +255,7 @@ class CohortColumns(Mapping[str, NDArray[Any]]):
         if name in ORIGIN_COLUMNS:
             return origin_columns(cohort.origins)[name]
         if name in field_infos() or name in self._fields:
-            return spec_column(cohort.runs, name)
+            return spec_column(cohort.runs, name, self._fields)
         makers: dict[str, Callable[[], NDArray[Any]]] = {
             "run_id": lambda: np.array(cohort.run_ids, dtype=np.str_),
             "cohort": lambda: np.full(cohort.models, cohort.id),

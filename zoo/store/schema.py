@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.fields import Field
 from zoo.registry import reserve
 from zoo.spec.origin import ORIGIN_COLUMNS, TrainedOrigin, origin_columns
 from zoo.spec.run import RunSpec, field_infos
@@ -204,15 +205,23 @@ def outcome_arrays(cohort: Cohort) -> dict[str, ArraySpec]:
     return arrays
 
 
-def spec_column(runs: tuple[RunSpec, ...], name: str) -> NDArray[Any]:
+def spec_column(
+    runs: tuple[RunSpec, ...], name: str, fields: Mapping[str, Field] | None = None
+) -> NDArray[Any]:
     """Return one spec field of every run, ``[M]``.
 
     A column of numbers or truth values with a None in it is float64, and None is NaN there; None
     in a column of text is empty.
+
+    Args:
+        runs: of a cohort.
+        name: of the field.
+        fields: every field of the plan, by which a column has one type in all cohorts, also where
+            the plug-in that declares it is not loaded.
     """
     values = [getattr(run, name, None) for run in runs]
     kinds = {type(value) for value in values} - {type(None)}
-    info = field_infos().get(name)
+    info = (fields or field_infos()).get(name)
     if kinds == {str} or (not kinds and info is not None and info.kind == "str"):
         return np.array(["" if v is None else v for v in values], dtype=np.str_)
     if kinds == {bool} and None not in values:
