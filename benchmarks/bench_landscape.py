@@ -33,11 +33,11 @@ from torch.nn import functional as F
 from zoo.architectures import build, initial_row, row_to_state_dict
 from zoo.architectures.network import Network
 from zoo.data import DataShape, load, prepare
-from zoo.landscape.base import MODEL_METRICS, Block
+from zoo.landscape.base import MODEL_METRICS, ModelBlock
 from zoo.landscape.blocks import block_rows
 from zoo.landscape.curvature import curvature
 from zoo.landscape.hessian import Hessian
-from zoo.landscape.stacked import Probe, gradient
+from zoo.landscape.stacked import Probe, mean_gradient
 from zoo.objectives import OBJECTIVES
 from zoo.spec import RunSpec
 from zoo.train.memory import keep_freed_memory
@@ -66,7 +66,7 @@ class World:
         velocity = torch.zeros(models, layout.trained)
         with torch.no_grad():
             for _ in range(150):
-                velocity = 0.9 * velocity + gradient(self.network, self.slab, self.probe)[1]
+                velocity = 0.9 * velocity + mean_gradient(self.network, self.slab, self.probe)[1]
                 self.slab[:, : layout.trained] -= 0.1 * velocity
         self.modules = [self._module(row) for row in self.slab]
 
@@ -98,7 +98,7 @@ def ours(world: World) -> tuple[list[float], list[float]]:
     with torch.no_grad():
         for start in range(0, len(world.slab), size):
             slab = world.slab[start : start + size]
-            block = Block(
+            block = ModelBlock(
                 network=world.network, slab=slab, initial=slab, train=world.probe,
                 test=world.probe, seeds=torch.arange(start, start + len(slab)),
                 edge=torch.ones(len(slab), dtype=torch.float64), classes=10,

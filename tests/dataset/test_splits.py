@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.dataset import Zoo
-from zoo.dataset.splits import Split, cell_columns, group_keys, split_by, split_where
+from zoo.dataset.splits import Split, group_keys, split_by, split_where
 from zoo.errors import QueryError, SpecError, StoreCorruptError, StoreError
 from zoo.spec.run import RunSpec
+from zoo.train.cells import cells_of
 
 
 def make_zoo(seeds=range(6), *, axes=True):
@@ -38,7 +39,7 @@ def zoo():
 BY = {
     "run": ("run_id",),
     "seed": ("init_seed",),
-    "cell": ("width", "batch_size"),
+    "cell": ("cell",),
     "architecture": ("width",),
     ("batch_size", "seed"): ("batch_size", "seed"),
 }
@@ -159,9 +160,14 @@ def test_impossible_splits_say_all_that_is_wrong(zoo):
         split_by(zoo.query(), "widht")
 
 
-def test_cells_are_the_axes_or_all_that_varies_but_seeds(zoo):
-    assert cell_columns(zoo) == ("width", "batch_size")
-    assert cell_columns(make_zoo(axes=False)) == ("width", "batch_size")
-    codes = group_keys(zoo.query(), "cell")
-    assert len(np.unique(codes)) == 4
+def test_a_cell_is_the_same_in_splits_audits_and_phases(zoo):
+    """Runs that differ in a field which is no axis are of different cells."""
+    view = zoo.query()
+    keys = group_keys(view, "cell")
+    of_run = dict(zip(view["run_id"].tolist(), keys.tolist(), strict=True))
+    cells = cells_of(zoo.plan)
+    assert len(cells) == len(set(keys.tolist()))
+    for cell in cells:
+        assert len({of_run[run] for run in cell.run_ids}) == 1
+        assert set(zoo.query(cell=cell.id)["run_id"].tolist()) == set(cell.run_ids)
     assert len(group_keys(zoo.query("width == 99"), "cell")) == 0

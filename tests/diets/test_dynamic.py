@@ -14,7 +14,7 @@ from zoo.seeds import Stream, torch_uniform, torch_uniform_at, uniform
 from zoo.spec.record import RecordSpec
 from zoo.spec.run import RunSpec
 from zoo.train.checkpoint import ResumePoint
-from zoo.train.dynamic import DYNAMICS, Presented, schedule_of
+from zoo.train.dynamic import DYNAMICS, Presented, diet_runs
 from zoo.train.plan import Task
 from zoo.train.planner import plan
 from zoo.train.trainer import TaskTrainer
@@ -43,9 +43,9 @@ def batch(step, seed=0):
 def weigh(method, step, seed=0, **fields):
     runs = runs_of(method, **fields)
     entry = DYNAMICS[method]
-    schedule = schedule_of(entry, runs, [N] * G)
+    known = diet_runs(entry, runs, [N] * G)
     memory = entry.memory(G, N, torch.device("cpu"))
-    return entry.weigh(batch(step, seed), schedule, memory), schedule
+    return entry.weigh(batch(step, seed), known, memory), known
 
 
 def test_chosen_random_numbers_are_those_of_the_whole():
@@ -78,8 +78,8 @@ def test_selective_backprop_takes_its_share_and_prefers_high_losses():
         runs = runs_of("selective_backprop", backprop_share=0.25)
         entry = DYNAMICS["selective_backprop"]
         runs = [r.replace(diet_seed=100 * seed + g) for g, r in enumerate(runs)]
-        schedule = schedule_of(entry, runs, [N] * G)
-        weights, _ = entry.weigh(batch(14, seed), schedule, ())
+        known = diet_runs(entry, runs, [N] * G)
+        weights, _ = entry.weigh(batch(14, seed), known, ())
         assert ((weights == 0) | (weights == B / 4)).all()
         assert (weights.sum(1) == B).all()
         order = batch(14, seed).losses().argsort(1)
@@ -87,9 +87,9 @@ def test_selective_backprop_takes_its_share_and_prefers_high_losses():
     assert taken[0] == 0  # the lowest loss has probability 0
     assert taken[-4:].sum() > 3 * taken[:8].sum()
     for step in (0, 11, 13, 22):  # before, an interruption, ..., after
-        (weights, _), schedule = weigh("selective_backprop", step)
+        (weights, _), known = weigh("selective_backprop", step)
         active = 12 <= step < 0.9 * 24 and (step + 1) % 2 != 0
-        assert int(schedule.total[0]) == 24
+        assert int(known.total[0]) == 24
         assert bool((weights == 1).all()) is not active
 
 
@@ -97,12 +97,10 @@ def test_importance_resampling_is_unbiased():
     total = torch.zeros(G, B, dtype=torch.float64)
     rounds = 1500
     entry = DYNAMICS["importance"]
-    schedule = schedule_of(entry, runs_of("importance", resample_share=0.5), [N] * G)
+    known = diet_runs(entry, runs_of("importance", resample_share=0.5), [N] * G)
     seen = batch(0)
     for step in range(rounds):
-        weights, _ = entry.weigh(
-            dataclasses.replace(seen, step=torch.full((G,), step)), schedule, ()
-        )
+        weights, _ = entry.weigh(dataclasses.replace(seen, step=torch.full((G,), step)), known, ())
         total += weights
     error = torch.softmax(seen.outputs, -1) - torch.nn.functional.one_hot(seen.targets, 4)
     p = error.norm(dim=-1)
@@ -115,7 +113,7 @@ def test_infobatch_against_a_plain_loop():
     """The definition, example by example, over three epochs of one model."""
     (run,) = runs_of("infobatch", 1, drop_share=0.4)
     entry = DYNAMICS["infobatch"]
-    schedule = schedule_of(entry, [run], [N])
+    known = diet_runs(entry, [run], [N])
     memory = entry.memory(1, N, torch.device("cpu"))
     make = torch.Generator().manual_seed(2)
     last = {}
@@ -135,7 +133,7 @@ def test_infobatch_against_a_plain_loop():
             ids.unsqueeze(0), OBJECTIVES["mse"]("vector"), given, zero, torch.tensor([step])
         )
         losses = seen.losses()
-        weights, memory = entry.weigh(seen, schedule, memory)
+        weights, memory = entry.weigh(seen, known, memory)
         for weight, i, loss in zip(
             weights[0].tolist(), ids.tolist(), losses[0].tolist(), strict=True
         ):

@@ -12,7 +12,7 @@ from scipy.special import entr, softmax
 from zoo.architectures import build, initial_row
 from zoo.data import DataShape
 from zoo.data.score_file import file_fingerprint, read_scores
-from zoo.diets.scores import SCORES, Outputs, Trajectory
+from zoo.diets.scores import SCORES, EpochTrail, Outputs
 from zoo.diets.scores.el2n import error_norm
 from zoo.diets.scores.forgetting import forgetting_events
 from zoo.diets.scores.input_norm import input_norm
@@ -78,7 +78,7 @@ def test_forgetting_counts_falls_and_never_learned_above_any_count():
 
 def test_aum_is_minus_the_mean_margin():
     margin = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
-    said = SCORES["aum"].compute(Trajectory(margin > 0, margin))
+    said = SCORES["aum"].compute(EpochTrail(margin > 0, margin))
     np.testing.assert_allclose(said, -margin.numpy().mean(1), rtol=1e-6)
 
 

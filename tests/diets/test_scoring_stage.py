@@ -16,7 +16,7 @@ from zoo.diets.demand import make_job
 from zoo.diets.keep import kept_examples
 from zoo.diets.ranks import noise_precision, rank_correlation, score_correlations, seed_agreement
 from zoo.diets.scoring import score_block
-from zoo.diets.selection import Rule, select
+from zoo.diets.selection import Choosing, select
 from zoo.errors import DataError, MissingDataError, SpecError, TrainError
 from zoo.launch.diets import score_first
 from zoo.launch.local import run
@@ -106,7 +106,7 @@ def test_masks_are_what_the_specs_and_the_scores_say(store):
                 continue
             (arrays,) = [a for a, _ in tables.values() if "grand" in a]
             mean = arrays[spec.score][:, 0].astype(np.float64).mean(0)
-            rule = Rule(keep=spec.keep, seed=spec.diet_seed)
+            rule = Choosing(keep=spec.keep, seed=spec.diet_seed)
             wanted = select(mean, load("digits").train_y, rule)
             np.testing.assert_array_equal(kept, wanted)
 

@@ -7,7 +7,7 @@ import torch
 
 from zoo.architectures.conv import Conv
 from zoo.architectures.op import Mode, Shape
-from zoo.kernels.conv_forms import FORMS, TABLE, UNMEASURED, Measured, best_form, recorded
+from zoo.kernels.conv_forms import FORMS, TABLE, UNMEASURED, Measured, best_form, recorded_form
 
 SMALL = {"device": "A", "dtype": "float32", "inputs": 3, "outputs": 16, "positions": 64, "batch": 8}
 LARGE = {**SMALL, "inputs": 64, "outputs": 64, "positions": 1024}
@@ -38,7 +38,7 @@ def test_equal_times_go_to_the_first_form():
 
 def test_the_recorded_table_is_whole():
     assert TABLE.is_file()
-    for row in recorded():
+    for row in recorded_form():
         assert set(row.seconds) == set(FORMS)
         assert min(row.seconds.values()) > 0
 

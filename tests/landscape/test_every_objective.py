@@ -7,10 +7,10 @@ import torch
 from torch.func import functional_call
 
 from zoo.architectures.network import row_to_state_dict
-from zoo.landscape.base import MODEL_METRICS, Block, applying
+from zoo.landscape.base import MODEL_METRICS, ModelBlock, applying
 from zoo.landscape.hessian import Hessian, double_backward_product
 from zoo.landscape.noise import squared_norms
-from zoo.landscape.stacked import Probe, gradient, losses
+from zoo.landscape.stacked import Probe, losses, mean_gradient
 from zoo.objectives import OBJECTIVES
 
 G, N = 3, 40
@@ -32,7 +32,7 @@ def setting(name, kind, architecture="mlp"):
 
 
 def block_of(network, slab, probe):
-    return Block(
+    return ModelBlock(
         network=network, slab=slab, initial=cases.rows_of(network, G, seed=9), train=probe,
         test=probe, seeds=torch.arange(G), edge=torch.ones(G, dtype=torch.float64),
         classes=cases.CLASSES,
@@ -70,7 +70,7 @@ def test_gradient_hessian_and_noise_are_of_that_loss(name, kind):
     found, twice = hessian.product(v), double_backward_product(network, slab, probe, v)
     scale = twice.abs().max()
     torch.testing.assert_close(found, twice, rtol=1e-3, atol=1e-5 * float(scale))
-    loss, slope = gradient(network, slab, probe)
+    loss, slope = mean_gradient(network, slab, probe)
     squares = squared_norms(network, slab, probe)
     for g in range(G):
         run, flat = loss_of(network, slab[g], x, y, probe.objective)

@@ -10,7 +10,7 @@ import torch
 from zoo.architectures.norms.ghost_batch import GhostBatchNorm
 from zoo.architectures.rule import GenericRule
 from zoo.architectures.tangent import rule_for
-from zoo.landscape.base import MODEL_METRICS, Block, applying, layers
+from zoo.landscape.base import MODEL_METRICS, ModelBlock, applying, layers
 from zoo.landscape.curvature import curvature, stable_curvature
 from zoo.landscape.hessian import Hessian, double_backward_product
 from zoo.landscape.lanczos import Krylov
@@ -35,7 +35,7 @@ def world(request):
 
 def block_of(network, slab, probe, *, seeds=None):
     G = slab.shape[0]
-    return Block(
+    return ModelBlock(
         network=network,
         slab=slab,
         initial=cases.rows_of(network, 1, seed=99).expand(G, -1),

@@ -28,7 +28,7 @@ from zoo.landscape.connectivity import (
 from zoo.landscape.pairs import chords, curves, similarities
 from zoo.landscape.random import uniforms
 from zoo.landscape.similarity import cka, cosine_and_distance, disagreement, jensen_shannon
-from zoo.landscape.stacked import gradient
+from zoo.landscape.stacked import mean_gradient
 from zoo.landscape.weight_matching import match_rows, permute_row
 
 FIRST, SECOND = torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2])
@@ -123,7 +123,7 @@ def trained(*, norm="none", architecture="mlp", width=8, seeds=(0, 1), steps=300
     velocity = torch.zeros(len(seeds), D)
     for _ in range(steps):
         slab = with_fresh_statistics(network, slab, probe.x)
-        velocity = 0.9 * velocity + gradient(network, slab, probe)[1]
+        velocity = 0.9 * velocity + mean_gradient(network, slab, probe)[1]
         slab[:, :D] -= 0.05 * velocity
     data = PairData(
         x=probe.x[0],

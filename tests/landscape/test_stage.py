@@ -16,7 +16,7 @@ import pytest
 import zoo
 from zoo.cli import main
 from zoo.errors import SpecError, StoreError
-from zoo.landscape import CELL_METRICS, MODEL_METRICS, cells_of
+from zoo.landscape import CELL_METRICS, MODEL_METRICS
 from zoo.landscape.base import applying
 from zoo.landscape.blocks import measure_models
 from zoo.launch.local import run
@@ -34,6 +34,7 @@ from zoo.store import (
     table_names,
     verify_store,
 )
+from zoo.train.cells import cells_of
 from zoo.train.task_data import cohort_objective
 
 DOC = Path(__file__).parents[2] / "docs" / "landscape.md"

@@ -282,13 +282,13 @@ def test_an_own_metric_that_returns_something_else_says_so(plugged):
         """
     )
     from zoo.landscape import MODEL_METRICS
-    from zoo.landscape.base import Block
+    from zoo.landscape.base import ModelBlock
     from zoo.landscape.probes import held_out_probe
 
     trainer = trainer_of(runs_of("none", 2))
     slab = torch.from_numpy(np.stack([f[-1] for f in rows(trainer).values()]))
     probe = held_out_probe(trainer.data, 16)
-    block = Block(trainer.recipe.network, slab, slab, probe, probe, torch.zeros(2).long(),
+    block = ModelBlock(trainer.recipe.network, slab, slab, probe, probe, torch.zeros(2).long(),
                   torch.zeros(2), 2)  # fmt: skip
     with pytest.raises(TrainError, match="its columns: one, other"):
         MODEL_METRICS["two"].compute(block, {})

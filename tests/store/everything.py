@@ -23,7 +23,7 @@ from zoo.store import (
     publish_table,
     read_plan,
     read_provenance,
-    read_sweep,
+    read_sweep_text,
     read_table,
     stage_settings,
     table_names,
@@ -127,7 +127,7 @@ def readable(path, *, want=lambda key: True):
     plan = read_plan(path)
     jobs = {
         ("plan",): lambda: json.dumps(plan.to_json()),
-        ("sweep",): lambda: read_sweep(path),
+        ("sweep",): lambda: read_sweep_text(path),
         ("provenance",): lambda: read_provenance(path),
     }
     reader = StoreReader(path)

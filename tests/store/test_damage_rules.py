@@ -22,7 +22,7 @@ from zoo.store import (
     publish,
     read_plan,
     read_provenance,
-    read_sweep,
+    read_sweep_text,
     repair_added,
     repair_task,
     verify_store,
@@ -66,12 +66,12 @@ def test_shards_that_were_swapped_are_seen_by_reading_and_by_verify(full):
 
 @pytest.mark.parametrize("name", ["sweep.toml", "provenance.json", "plan.json", "plan.copy.json"])
 def test_the_plan_and_what_is_beside_it_stand_in_for_each_other(full, name, capsys):
-    wanted = read_sweep(full), read_provenance(full), read_plan(full).to_json()
+    wanted = read_sweep_text(full), read_provenance(full), read_plan(full).to_json()
     file = full / "_zoo" / name
     whole = file.read_bytes()
     for place in range(0, len(whole), max(1, len(whole) // 5)):
         flip(file, place)
-        assert (read_sweep(full), read_provenance(full), read_plan(full).to_json()) == wanted
+        assert (read_sweep_text(full), read_provenance(full), read_plan(full).to_json()) == wanted
         assert any(name in p and "zoo repair" in p for p in verify_store(full).problems)
         assert main(["repair", str(full)]) == 0
         assert file.read_bytes() == whole

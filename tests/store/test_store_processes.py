@@ -23,7 +23,7 @@ from zoo.store import (
     extend_store,
     is_store,
     read_plan,
-    read_sweep,
+    read_sweep_text,
     verify_store,
 )
 from zoo.store import create as create_module
@@ -291,7 +291,7 @@ def test_extending_adds_and_changes_nothing_else(full, plan):
     assert changed == set()
     new = {n for n in after.keys() - before.keys() if not n.startswith("mlp-c/")}
     assert new == {"_zoo/plan-0001.json", "_zoo/plan-0001.copy.json", "_zoo/sweep-0001.toml"}
-    assert read_sweep(full) == "second\n"
+    assert read_sweep_text(full) == "second\n"
     assert [c.id for c in read_plan(full).cohorts] == ["mlp-a", "mlp-b", "mlp-c"]
     reader.refresh()
     assert len(reader.cohorts) == 3

@@ -22,7 +22,7 @@ from zoo.store import (
     is_store,
     read_plan,
     read_provenance,
-    read_sweep,
+    read_sweep_text,
     task_states,
     verify_store,
 )
@@ -177,7 +177,7 @@ def test_plan_sweep_and_provenance_come_back(full, plan, tmp_path):
     assert is_store(full)
     assert not is_store(tmp_path / "nothing")
     assert read_plan(full).to_json() == plan.to_json()
-    assert read_sweep(full) == fab.SWEEP
+    assert read_sweep_text(full) == fab.SWEEP
     assert read_provenance(full)["command"] == ["zoo", "run"]
     with pytest.raises(StoreMissingError, match="zoo run"):
         read_plan(tmp_path)

@@ -11,7 +11,7 @@ from zoo.architectures.layout import BUFFER
 from zoo.architectures.mode import Gradients, Mode, Values, wide
 from zoo.architectures.network import Network
 from zoo.architectures.op import Op
-from zoo.architectures.rule import Rule
+from zoo.architectures.rule import TangentRule
 from zoo.architectures.tangent import rule_for
 
 __all__ = ["Linearization"]
@@ -33,7 +33,7 @@ class Linearization:
 
     def __init__(self, network: Network, slab: Tensor, x: Tensor, mode: Mode) -> None:
         self.network = network
-        self.rules: list[Rule] = []
+        self.rules: list[TangentRule] = []
         self._mode, self._p = mode, network.views(slab)
         self._saved: list[object] = []
         needs = network.graph.needs

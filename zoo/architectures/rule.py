@@ -15,13 +15,13 @@ from torch import Tensor
 from zoo.architectures.default import tangent
 from zoo.architectures.op import Gradients, Mode, Op, Params, Values
 
-__all__ = ["GenericRule", "Rule", "Tangent", "UnaryRule"]
+__all__ = ["GenericRule", "Tangent", "TangentRule", "UnaryRule"]
 
 #: Derivative of a tensor along the direction; None where it is zero.
 Tangent = Tensor | None
 
 
-class Rule(ABC):
+class TangentRule(ABC):
     """The derivative of one op at fixed parameters and inputs.
 
     Args:
@@ -56,7 +56,7 @@ class Rule(ABC):
         """
 
 
-class UnaryRule(Rule):
+class UnaryRule(TangentRule):
     """The rule of an op of one input."""
 
     def __init__(self, op: Op, p: Params, xs: Values, mode: Mode) -> None:
@@ -85,7 +85,7 @@ class UnaryRule(Rule):
         """Return what :meth:`pull` does."""
 
 
-class GenericRule(Rule):
+class GenericRule(TangentRule):
     """Any op, by forward-mode differentiation of its own two passes: slow, short, and right."""
 
     def __init__(self, op: Op, p: Params, xs: Values, mode: Mode) -> None:

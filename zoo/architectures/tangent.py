@@ -29,7 +29,7 @@ from zoo.architectures.norms.none import NoNorm
 from zoo.architectures.norms.rms import RMSNorm
 from zoo.architectures.op import Mode, Op, Params, Unary, Values
 from zoo.architectures.pool import GlobalAveragePool
-from zoo.architectures.rule import GenericRule, Rule, Tangent, UnaryRule
+from zoo.architectures.rule import GenericRule, Tangent, TangentRule, UnaryRule
 
 __all__ = ["rule_for"]
 
@@ -299,7 +299,7 @@ def _channels(value: Tensor) -> Tensor:
 
 
 #: By exact type: a subclass may compute something else.
-_RULES: dict[type[Op], type[Rule]] = {
+_RULES: dict[type[Op], type[TangentRule]] = {
     Linear: _Linear,
     Conv: _Conv,
     Activation: _Activation,
@@ -314,6 +314,6 @@ _RULES: dict[type[Op], type[Rule]] = {
 }
 
 
-def rule_for(op: Op, p: Params, xs: Values, mode: Mode) -> Rule:
-    """Return the rule of an op; see :class:`Rule`."""
+def rule_for(op: Op, p: Params, xs: Values, mode: Mode) -> TangentRule:
+    """Return the rule of an op; see :class:`TangentRule`."""
     return _RULES.get(type(op), GenericRule)(op, p, xs, mode)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from zoo.train.plan import Plan
 
-__all__ = ["add_data_option", "data_facts", "given_data", "print_data"]
+__all__ = ["add_data_option", "given_data", "print_data", "shown_data"]
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def given_data(args: argparse.Namespace) -> dict[str, str]:
     return dict(args.data)
 
 
-def data_facts(plan: Plan, paths: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def shown_data(plan: Plan, paths: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return size, shape and classes of each data set of a plan, and what is doubtful about it.
 
     Data that are not on this machine, as those of a copied store may be, raise no doubts.

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.data_option import data_facts, given_data, print_data
+from zoo.cli.data_option import given_data, print_data, shown_data
 from zoo.cli.diets import scoring_line
 from zoo.cli.show import human_bytes, plural, print_json
 from zoo.cli.size import check_size
@@ -40,7 +40,7 @@ def plan(args: argparse.Namespace) -> int:
     cost = plan_cost(missing, workers=workers, paths=planned.paths, budget_s=args.calibrate)
     if args.json:
         facts = _plan_json(planned, missing, cost, sweep)
-        print_json({**facts, "data": data_facts(planned, planned.paths)})
+        print_json({**facts, "data": shown_data(planned, planned.paths)})
         return 0
     _print_plan(planned, missing, cost, sweep, args)
     return 0
@@ -127,7 +127,7 @@ def _print_plan(
         print(f"  new       {missing.models:,}, the store has the others")
     if planned.axes:
         print("  axes      " + ", ".join(f"{a} = {name}" for a, name in planned.axes.items()))
-    print_data(data_facts(planned, planned.paths))
+    print_data(shown_data(planned, planned.paths))
     for job in _scoring(missing):
         print(f"  scoring   {scoring_line(job)}")
     if not missing.cohorts:

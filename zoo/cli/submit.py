@@ -165,7 +165,7 @@ def _task_key(text: str | None) -> tuple[str, int] | None:
 
 def _submit(args: argparse.Namespace, profile: ClusterProfile, more: dict[str, Any]) -> int:
     from zoo.errors import SchedulerError
-    from zoo.launch.drafting import prepare
+    from zoo.launch.drafting import drafted
     from zoo.launch.slurm import check_submitit
     from zoo.launch.slurm_client import slurm_config
     from zoo.launch.submit import one_at_a_time
@@ -188,11 +188,11 @@ def _submit(args: argparse.Namespace, profile: ClusterProfile, more: dict[str, A
         "backend": args.backend, "create": not dry, "paths": given_data(args), "notice": _notice,
     }  # fmt: skip
     if dry:
-        ready = prepare(args.sweep, args.out, profile, **options)
+        ready = drafted(args.sweep, args.out, profile, **options)
         return show_dry_run(args, ready, plan_steps(ready, wishes))
     store = absolute(args.out or args.sweep)
     with one_at_a_time(store):
-        ready = prepare(args.sweep, args.out, profile, **options)
+        ready = drafted(args.sweep, args.out, profile, **options)
         if ready.status is not None and ready.status.trouble:
             raise SchedulerError(ready.status.trouble)
         done = hand_in_steps(ready, plan_steps(ready, wishes))

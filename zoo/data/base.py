@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from zoo.data.places import variable
 from zoo.data.problems import split_problems
 from zoo.data.shape import DataShape
-from zoo.data.splits import Split, named_splits, ordered, target_kind
+from zoo.data.splits import DataSplit, named_splits, ordered, target_kind
 from zoo.errors import DataError, Problem
 from zoo.fields import Field, Fields, named
 from zoo.registry import Registry
@@ -153,7 +153,7 @@ class Parts:
         shape: the form of an example and of its target.
     """
 
-    splits: Mapping[str, Split]
+    splits: Mapping[str, DataSplit]
     shape: DataShape
 
     @property
@@ -252,7 +252,7 @@ def make_dataset(
         name=about.name,
         splits=splits,
         shape=_shape(about, raw, splits, kind),
-        fingerprint=fingerprint(raw),
+        fingerprint=arrays_sha256(raw),
         source=about.source,
         licence=about.licence,
         citation=about.citation,
@@ -290,7 +290,7 @@ def _kind(held: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _shape(
-    about: DataSource, raw: Mapping[str, NDArray[Any]], splits: Mapping[str, Split], kind: str
+    about: DataSource, raw: Mapping[str, NDArray[Any]], splits: Mapping[str, DataSplit], kind: str
 ) -> DataShape:
     train = splits["train"]
     positions = train.y.shape[1:] if kind == "class" else ()
@@ -314,7 +314,7 @@ def _outputs_without_targets(x: NDArray[Any]) -> int:
     return int(np.prod(x.shape[1:]))
 
 
-def fingerprint(arrays: Arrays | Mapping[str, NDArray[Any]]) -> str:
+def arrays_sha256(arrays: Arrays | Mapping[str, NDArray[Any]]) -> str:
     """Return the sha256 (hexadecimal) over name, little-endian dtype, shape and bytes of each."""
     held = arrays._asdict() if isinstance(arrays, Arrays) else arrays
     digest = hashlib.sha256()

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "DOMAIN", "INPUTS", "MISSING", "MOST", "ROLES", "SPLITS", "TARGETS", "Split", "by_split",
+    "DOMAIN", "INPUTS", "MISSING", "MOST", "ROLES", "SPLITS", "TARGETS", "DataSplit", "by_split",
     "named_splits", "ordered", "target_kind",
 ]  # fmt: skip
 
@@ -41,7 +41,7 @@ MOST = 65_535
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Split:
+class DataSplit:
     """The examples of one part of a data set. Windows share the memory of their sequence.
 
     Args:
@@ -63,7 +63,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.x)
 
-    def mapped(self, change: Callable[[Array], Array]) -> Split:
+    def mapped(self, change: Callable[[Array], Array]) -> DataSplit:
         """Return the split with its input changed, value by value or channel by channel."""
         if self.sequence is None:
             return replace(self, x=change(self.x), y=self.y.copy())
@@ -73,7 +73,7 @@ class Split:
         return windows(whole, self.context, self.stride, self.sequence)
 
 
-def windows(sequence: Array, context: int, stride: int, targets: Array | None = None) -> Split:
+def windows(sequence: Array, context: int, stride: int, targets: Array | None = None) -> DataSplit:
     """Return the windows of a sequence as views, each with what follows it.
 
     Of tokens ``[L]`` the examples are ``[N, T]``, and the targets are the tokens one place on; of
@@ -91,7 +91,7 @@ def windows(sequence: Array, context: int, stride: int, targets: Array | None = 
         y = np.lib.stride_tricks.sliding_window_view(after[1:], context)[::stride]
     else:
         y = after[context:][::stride]
-    return Split(x, y, sequence=sequence, context=context, stride=stride)
+    return DataSplit(x, y, sequence=sequence, context=context, stride=stride)
 
 
 def ordered(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -125,7 +125,7 @@ def target_kind(y: Array) -> str:
 
 def named_splits(
     arrays: Mapping[str, Array], kind: str, *, context: int, stride: int
-) -> dict[str, Split]:
+) -> dict[str, DataSplit]:
     """Return the splits of arrays that were checked, in the types that they are kept in.
 
     Args:
@@ -141,7 +141,7 @@ def named_splits(
         x = held["tokens"] if "tokens" in held else held["x"]
         targets = held["labels"] if "labels" in held else held.get("y")
         y = _kept_targets(targets, kind, held.get("mask"), len(x))
-        found[name] = Split(x, y, _mean_one(held.get("weight")))
+        found[name] = DataSplit(x, y, _mean_one(held.get("weight")))
     return found
 
 

@@ -23,7 +23,6 @@ from zoo.dataset.normalization import Normalization
 from zoo.dataset.view import View
 from zoo.errors import QueryError
 from zoo.seeds import Stream, permutation
-from zoo.spec.run import SEED_FIELDS
 
 __all__ = ["CHECKS", "AuditReport", "Finding", "audit"]
 
@@ -236,14 +235,11 @@ def _initial_kernels(views: Iterable[View]) -> dict[str, frozenset[str]]:
 
 
 def _cells(a: View, b: View) -> dict[str, frozenset[str]]:
-    """Return run id → a name for its hyper-parameters without the seeds."""
+    """Return run id → its cell."""
     found: dict[str, frozenset[str]] = {}
     for view in (a, b):
-        names = [n for n in view.zoo.varying if n != "seed" and n not in SEED_FIELDS]
-        first = np.unique(view["run_id"], return_index=True)[1]
-        one_each = view.take(first)
-        columns = [one_each[name].tolist() for name in ("run_id", *names)]
-        found |= {run: frozenset([repr(values)]) for run, *values in zip(*columns, strict=True)}
+        pairs = zip(view["run_id"].tolist(), view["cell"].tolist(), strict=True)
+        found |= {run: frozenset([cell]) for run, cell in pairs}
     return found
 
 

@@ -25,7 +25,7 @@ from zoo.dataset.features import (
     layer_statistics,
     raw_weights,
 )
-from zoo.dataset.scores import Score, score_predictions
+from zoo.dataset.scores import Estimate, score_predictions
 from zoo.dataset.splits import group_keys, group_names
 from zoo.dataset.view import View
 from zoo.errors import QueryError
@@ -65,8 +65,8 @@ class BenchRow:
     inputs: str
     model: str
     metric: str
-    score: Score
-    tau: Score | None
+    score: Estimate
+    tau: Estimate | None
     rows: int
     runs: int
     clusters: int

@@ -21,6 +21,7 @@ from zoo.spec.origin import ORIGIN_COLUMNS, origin_columns
 from zoo.spec.run import field_infos
 from zoo.spec.unknown_column import unknown_column_text
 from zoo.store.schema import metric_names, spec_column
+from zoo.train.cells import cell_id
 from zoo.train.plan import Cohort
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "STATUSES",
     "CohortColumns",
     "ColumnInfo",
-    "catalogue",
+    "column_catalogue",
     "derived_info",
     "headline",
     "metric_info",
@@ -47,6 +48,7 @@ _IDENTITY = {
     "run_id": "sixteen hexadecimal digits, the hash of the spec",
     "cohort": "runs that were trained stacked; one weight matrix",
     "row": "row in the cohort",
+    "cell": "runs of equal specs but for their seeds; sixteen hexadecimal digits",
 }
 _OUTCOME = {
     "status": f"{', '.join(STATUSES[:-1])} or {STATUSES[-1]}",
@@ -114,7 +116,7 @@ def _absent(sources: Iterable[CohortSource], name: str, shape: tuple[int, ...]) 
     return np.full(shape, "") if kinds == {"string"} else np.full(shape, np.nan)
 
 
-def catalogue(
+def column_catalogue(
     axes: Mapping[str, str],
     fields: Mapping[str, Field],
     recorded: Mapping[str, ColumnInfo],
@@ -259,6 +261,7 @@ class CohortColumns(Mapping[str, NDArray[Any]]):
         makers: dict[str, Callable[[], NDArray[Any]]] = {
             "run_id": lambda: np.array(cohort.run_ids, dtype=np.str_),
             "cohort": lambda: np.full(cohort.models, cohort.id),
+            "cell": lambda: np.array([cell_id(run) for run in cohort.runs], dtype=np.str_),
             "row": lambda: np.arange(cohort.models, dtype=np.int64),
             "status": lambda: np.asarray(self.source.status, dtype=np.str_),
             "reason": lambda: np.asarray(self.source.reason, dtype=np.str_),

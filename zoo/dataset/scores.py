@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from zoo.seeds import Stream, random_bits
 
-__all__ = ["Score", "accuracy", "kendall_tau", "r_squared", "score_predictions"]
+__all__ = ["Estimate", "accuracy", "kendall_tau", "r_squared", "score_predictions"]
 
 _Values = NDArray[np.float64] | NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class Estimate:
     """A score with its interval.
 
     Args:
@@ -61,7 +61,7 @@ def score_predictions(
     classes: bool,
     resamples: int = 200,
     seed: int = 0,
-) -> dict[str, Score]:
+) -> dict[str, Estimate]:
     """Return R² and Kendall's τ of numbers, or the accuracy of classes.
 
     The rows of a run are not independent, nor are its seeds where the target belongs to a cell: so
@@ -85,5 +85,5 @@ def score_predictions(
         values = np.array([metric(truth[s], predicted[s]) for s in samples])
         values = values[np.isfinite(values)]
         low, high = np.percentile(values, (2.5, 97.5)) if len(values) else (np.nan, np.nan)
-        found[name] = Score(metric(truth, predicted), float(low), float(high))
+        found[name] = Estimate(metric(truth, predicted), float(low), float(high))
     return found

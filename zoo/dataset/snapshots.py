@@ -23,9 +23,9 @@ from zoo.store.snapshot import SnapshotRecord, read_snapshot
 __all__ = [
     "Snapshot",
     "check_content",
-    "content_hash",
     "find_snapshot",
     "list_snapshots",
+    "snapshot_hash",
     "take_snapshot",
 ]
 
@@ -48,7 +48,7 @@ class Snapshot:
     rows: int
 
 
-def content_hash(view: AnyView) -> str:
+def snapshot_hash(view: AnyView) -> str:
     """Return the sha256 over each row's run id, step and weights, in the view's order.
 
     A row enters with the sha256 of its own weights, so the order in which rows are read does not
@@ -77,7 +77,7 @@ def take_snapshot(view: AnyView, name: str) -> Snapshot:
     where = paths.records / "snapshots" / f"{name}.json"
     runs, inverse = np.unique(view["run_id"], return_inverse=True)
     checkpoints = np.asarray(view["checkpoint"], dtype=np.int64)
-    record = SnapshotRecord(name, content_hash(view), tuple(runs.tolist()), inverse, checkpoints)
+    record = SnapshotRecord(name, snapshot_hash(view), tuple(runs.tolist()), inverse, checkpoints)
     with alone(paths):  # whoever has the store removes what others staged
         data = record_bytes("snapshot", record.to_json())
         if write_new(where, data, staging=paths.records):
@@ -131,7 +131,7 @@ def check_content(view: AnyView, snapshot: Snapshot) -> None:
     Raises:
         StoreCorruptError: they are others.
     """
-    if content_hash(view) != snapshot.hash:
+    if snapshot_hash(view) != snapshot.hash:
         msg = (
             f"the weights of snapshot {snapshot.name!r} are sound, and not those that it was"
             " taken of: they were trained again with other bits. Take a snapshot of another name,"

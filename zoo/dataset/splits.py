@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.dataset.any_view import AnyView, AnyZoo, V
+from zoo.dataset.any_view import AnyView, V
 from zoo.dataset.selection import column_names
 from zoo.errors import Problem, QueryError, SpecError, StoreError
 from zoo.paths import absolute
-from zoo.spec.run import SEED_FIELDS
 from zoo.store.files import disk_message
 from zoo.store.outputs import FileKind, write_output
 from zoo.store.records import parse_record, record_bytes
@@ -30,7 +29,6 @@ from zoo.store.records import parse_record, record_bytes
 __all__ = [
     "FRACTIONS",
     "Split",
-    "cell_columns",
     "group_keys",
     "group_names",
     "read_fractions",
@@ -177,26 +175,19 @@ class Split:
         return split
 
 
-def cell_columns(zoo: AnyZoo) -> tuple[str, ...]:
-    """Return the columns of a cell: the axes of the sweep, else all that varies but the seeds."""
-    if zoo.axes:
-        return tuple(zoo.axes.values())
-    return tuple(name for name in zoo.varying if name != "seed" and name not in SEED_FIELDS)
-
-
 def group_keys(view: AnyView, by: str | Sequence[str]) -> NDArray[np.int64]:
     """Return a number for each row of a view; rows with one number must stay together, ``[n]``.
 
     Args:
         view: any rows.
-        by: ``"run"``, ``"seed"`` (of the initialisation), ``"cell"`` (one load × temperature point
-            with all its seeds), ``"architecture"``, or names of columns.
+        by: ``"run"``, ``"seed"`` (of the initialisation), ``"cell"`` (runs of equal
+            specs but for their seeds), ``"architecture"``, or names of columns.
 
     Raises:
         QueryError: an unknown column.
     """
     codes = np.zeros(len(view), dtype=np.int64)
-    for name in _columns(view.zoo, by):
+    for name in _columns(by):
         inverse = np.unique(view[name], return_inverse=True)[1]
         codes = np.unique(codes * (len(view) + 1) + inverse, return_inverse=True)[1]
     return codes.astype(np.int64)
@@ -204,7 +195,7 @@ def group_keys(view: AnyView, by: str | Sequence[str]) -> NDArray[np.int64]:
 
 def group_names(view: AnyView, by: str | Sequence[str]) -> list[str]:
     """Return the same as texts: the values of the columns, which no other row changes."""
-    columns = [view[name].tolist() for name in _columns(view.zoo, by)]
+    columns = [view[name].tolist() for name in _columns(by)]
     return [json.dumps([str(v) for v in values]) for values in zip(*columns, strict=True)]
 
 
@@ -241,12 +232,12 @@ def split_by(
     if problems:
         raise SpecError(problems, "split")
     side = _dealt(view, by, shares, seed)
-    names = _columns(view.zoo, by)
+    names = _columns(by)
     unused: set[str] = set()
     if apart is not None:
         other = _dealt(view, apart, shares, seed)
         unused = {run for run, name in side.items() if other[run] != name}
-        names = (*names, "apart:", *_columns(view.zoo, apart))
+        names = (*names, "apart:", *_columns(apart))
     parts: dict[str, list[str]] = {name: [] for name, share in shares.items() if share > 0}
     for run, name in side.items():
         if run not in unused:
@@ -305,7 +296,7 @@ def _too_few(view: AnyView, by: str | Sequence[str], shares: Mapping[str, float]
     groups, parts = len(_groups(view, by)), sum(share > 0 for share in shares.values())
     if groups >= parts:
         return []
-    columns = ", ".join(_columns(view.zoo, by))
+    columns = ", ".join(_columns(by))
     message = f"{groups} groups by {columns} for {parts} parts"
     return [Problem("by", by, message, fix="split by something that varies more")]
 
@@ -365,13 +356,13 @@ def _cuts(fractions: Mapping[str, float], n: int) -> dict[str, int]:
     return cuts
 
 
-def _columns(zoo: AnyZoo, by: str | Iterable[str]) -> tuple[str, ...]:
+def _columns(by: str | Iterable[str]) -> tuple[str, ...]:
     if not isinstance(by, str):
         return column_names(by, "by")
     named = {
         "run": ("run_id",),
         "seed": ("init_seed",),
-        "cell": cell_columns(zoo),
+        "cell": ("cell",),
         "architecture": _ARCHITECTURE,
     }
     return named.get(by, (by,))

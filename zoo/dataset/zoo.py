@@ -15,7 +15,7 @@ from zoo.dataset.columns import (
     STATUSES,
     CohortColumns,
     ColumnInfo,
-    catalogue,
+    column_catalogue,
     derived_info,
     headline,
     metric_info,
@@ -90,7 +90,7 @@ class Zoo:
     def column_info(self) -> dict[str, ColumnInfo]:
         """Every column with what it means."""
         recorded = metric_info(self.plan.cohorts)
-        return catalogue(
+        return column_catalogue(
             self.plan.axes, self.plan.run_fields, recorded, derived_info(self.source.cohorts)
         )
 

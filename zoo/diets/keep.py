@@ -12,7 +12,7 @@ from zoo.data import Dataset, noisy_labels, prepare, training_subset
 from zoo.data.places import score_path
 from zoo.data.score_file import read_scores, values_fingerprint
 from zoo.diets.scores import FROM_MODELS, SCORES
-from zoo.diets.selection import SELECTIONS, Rule, select
+from zoo.diets.selection import SELECTIONS, Choosing, select
 from zoo.errors import DataError
 from zoo.spec.run import RunSpec
 
@@ -24,10 +24,10 @@ FEW = 5
 Index = NDArray[np.int64]
 
 
-def rule_of(run: RunSpec) -> Rule:
+def rule_of(run: RunSpec) -> Choosing:
     """Return how the static diet of a run chooses."""
     select = run.select or "hardest"
-    return Rule(
+    return Choosing(
         keep=run.keep or 1.0,
         select=select,
         offset=run.offset or 0.0,

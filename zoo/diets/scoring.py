@@ -19,7 +19,7 @@ from zoo.arithmetic import pinned
 from zoo.diets.demand import BLOCK, ScoringJob
 from zoo.diets.gradients import gradient_norms, last_features
 from zoo.diets.keep import kept_examples
-from zoo.diets.scores import SCORES, Outputs, Trajectory
+from zoo.diets.scores import SCORES, EpochTrail, Outputs
 from zoo.diets.scores.margin import label_margin
 from zoo.diets.scores.memorization import SHARE
 from zoo.objectives import Objective
@@ -240,7 +240,7 @@ def _trail(name: str, walked: Mapping[str, list[Tensor]], like: Tensor) -> Tenso
     if len(walked["correct"]) < SCORES[name].first_epoch:
         return torch.full_like(like, torch.nan)
     margin = torch.stack(walked["logit_margin"], 1)
-    values = SCORES[name].compute(Trajectory(torch.stack(walked["correct"], 1), margin))
+    values = SCORES[name].compute(EpochTrail(torch.stack(walked["correct"], 1), margin))
     healthy = torch.isfinite(margin).all(1)
     return torch.where(healthy, values, torch.nan)
 

@@ -20,14 +20,14 @@ from zoo.fields import Field, Fields, named
 from zoo.registry import Registry
 from zoo.seeds import Stream, random_bits
 
-__all__ = ["SELECTIONS", "Rule", "Selection", "class_counts", "select", "tie_break"]
+__all__ = ["SELECTIONS", "Choosing", "Selection", "class_counts", "select", "tie_break"]
 
 Index = NDArray[np.int64]
 Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Choosing:
     """How a diet chooses; see the run-spec fields of the same names.
 
     Args:
@@ -59,7 +59,7 @@ class Selection:
         fields: run-spec fields that it reads.
     """
 
-    choose: Callable[[Scores, NDArray[np.uint32], int, Rule], Index]
+    choose: Callable[[Scores, NDArray[np.uint32], int, Choosing], Index]
     fields: Fields = field(default_factory=dict)
 
 
@@ -81,24 +81,24 @@ def _span(n: int, start: int, count: int) -> Index:
     return np.arange(start, start + count)
 
 
-def _hardest(scores: Scores, words: NDArray[np.uint32], count: int, rule: Rule) -> Index:
+def _hardest(scores: Scores, words: NDArray[np.uint32], count: int, rule: Choosing) -> Index:
     n = len(scores)
     return _span(n, n - round(rule.trim * n) - count, count)
 
 
-def _easiest(scores: Scores, words: NDArray[np.uint32], count: int, rule: Rule) -> Index:
+def _easiest(scores: Scores, words: NDArray[np.uint32], count: int, rule: Choosing) -> Index:
     return _span(len(scores), 0, count)
 
 
-def _middle(scores: Scores, words: NDArray[np.uint32], count: int, rule: Rule) -> Index:
+def _middle(scores: Scores, words: NDArray[np.uint32], count: int, rule: Choosing) -> Index:
     return _span(len(scores), (len(scores) - count) // 2, count)
 
 
-def _window(scores: Scores, words: NDArray[np.uint32], count: int, rule: Rule) -> Index:
+def _window(scores: Scores, words: NDArray[np.uint32], count: int, rule: Choosing) -> Index:
     return _span(len(scores), round(rule.offset * len(scores)), count)
 
 
-def _stratified(scores: Scores, words: NDArray[np.uint32], count: int, rule: Rule) -> Index:
+def _stratified(scores: Scores, words: NDArray[np.uint32], count: int, rule: Choosing) -> Index:
     left = max(len(scores) - round(rule.trim * len(scores)), count)
     return stratified(scores[:left], words[:left], count)
 
@@ -128,7 +128,9 @@ def tie_break(ids: Index, seed: int) -> NDArray[np.uint32]:
     return random_bits(seed, Stream.DIET, 0, int(ids.max()) + 1)[ids]
 
 
-def select(scores: NDArray[Any], labels: Index, rule: Rule, *, ids: Index | None = None) -> Index:
+def select(
+    scores: NDArray[Any], labels: Index, rule: Choosing, *, ids: Index | None = None
+) -> Index:
     """Return the ids of the examples that a diet keeps.
 
     Args:
@@ -171,7 +173,9 @@ def kept_count(n: int, keep: float) -> int:
     return max(1, round(keep * n))
 
 
-def _choose(values: Scores, words: NDArray[np.uint32], ids: Index, count: int, rule: Rule) -> Index:
+def _choose(
+    values: Scores, words: NDArray[np.uint32], ids: Index, count: int, rule: Choosing
+) -> Index:
     """Return positions of the kept examples."""
     order: Index = np.lexsort((ids, words, values))
     chosen = SELECTIONS[rule.select].choose(values[order], words[order], count, rule)

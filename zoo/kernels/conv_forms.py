@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["FORMS", "TABLE", "UNMEASURED", "Measured", "best_form", "form_on", "recorded"]
+__all__ = ["FORMS", "TABLE", "UNMEASURED", "Measured", "best_form", "form_on", "recorded_form"]
 
 #: One grouped convolution; stored patches and batched products; :func:`zoo.kernels.conv.conv`.
 FORMS = ("grouped", "im2col", "implicit")
@@ -57,7 +57,7 @@ class Measured:
 
 
 @cache
-def recorded() -> tuple[Measured, ...]:
+def recorded_form() -> tuple[Measured, ...]:
     """Return what has been measured, of all devices."""
     rows = json.loads(TABLE.read_text(encoding="utf-8"))["measured"]
     return tuple(Measured(**row) for row in rows)
@@ -92,7 +92,7 @@ def best_form(
 def form_on(x: Tensor, *, inputs: int, outputs: int, positions: int) -> str:
     """Return the form on the GPU, in the type and at the batch size of ``x [G, B, ...]``."""
     return best_form(
-        recorded(),
+        recorded_form(),
         device=torch.cuda.get_device_name(x.device),
         dtype=str(x.dtype).removeprefix("torch."),
         inputs=inputs,

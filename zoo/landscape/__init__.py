@@ -14,22 +14,20 @@ from zoo.landscape import (
     spectrum,
     weights,
 )
-from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
-from zoo.landscape.cells import CELL_METRICS, Cell, CellMetric, cells_of
+from zoo.landscape.base import MODEL_METRICS, Column, ModelBlock, ModelMetric
+from zoo.landscape.cells import CELL_METRICS, CellMetric
 from zoo.landscape.hessian import Hessian
 from zoo.landscape.weight_matching import match_rows, match_weights, permute_row
 
 __all__ = [
     "CELL_METRICS",
     "MODEL_METRICS",
-    "Block",
-    "Cell",
     "CellMetric",
     "Column",
     "Hessian",
+    "ModelBlock",
     "ModelMetric",
     "behaviour",
-    "cells_of",
     "collapse",
     "curvature",
     "match_rows",

@@ -21,8 +21,8 @@ from zoo.registry import Registry
 
 __all__ = [
     "MODEL_METRICS",
-    "Block",
     "Column",
+    "ModelBlock",
     "ModelMetric",
     "applying",
     "layers",
@@ -31,7 +31,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class ModelBlock:
     """G stacked models and what they are measured on.
 
     Args:
@@ -109,7 +109,7 @@ class ModelMetric:
     """
 
     columns: tuple[Column, ...]
-    compute: Callable[[Block, Mapping[str, Any]], dict[str, Tensor]]
+    compute: Callable[[ModelBlock, Mapping[str, Any]], dict[str, Tensor]]
     options: Mapping[str, Any] = field(default_factory=dict)
     passes: float = 1.0
     default: bool = True

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
+from zoo.landscape.base import MODEL_METRICS, Column, ModelBlock, ModelMetric
 from zoo.landscape.stacked import Probe, features
 from zoo.objectives import OBJECTIVES, Objective
 
@@ -88,7 +88,7 @@ def _with_error(name: str, weight: Tensor, value: Callable[[Tensor], Tensor]) ->
     return {name: value(weight), f"{name}_se": error}
 
 
-def behaviour(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
+def behaviour(block: ModelBlock, options: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return scores on both probes, and the flags ``finite``, ``collapsed`` and ``dead_units``.
 
     ``finite``: weights and outputs are. ``collapsed``: the same is predicted for the whole training

@@ -18,7 +18,7 @@ from torch import Tensor
 from zoo.architectures import Network
 from zoo.architectures.init import initial_row_of
 from zoo.arithmetic import pinned
-from zoo.landscape.base import MODEL_METRICS, Block, applying
+from zoo.landscape.base import MODEL_METRICS, ModelBlock, applying
 from zoo.landscape.cells import CELL_METRICS, CellBlock
 from zoo.landscape.connectivity import CURVE_OPTIONS, PairData
 from zoo.landscape.curvature import stable_curvature
@@ -28,7 +28,7 @@ from zoo.landscape.probes import (
     mixup_probe,
     published_set,
     strata,
-    stratified,
+    stratified_ids,
     train_probe,
     training_set,
 )
@@ -105,7 +105,7 @@ def measure_models(
             real = alike[start : start + size]
             rows = _padded(real, size)
             edges = [stable_curvature(runs[row], float(lr[row])) for row in rows]
-            block = Block(
+            block = ModelBlock(
                 network=network,
                 slab=slab[rows],
                 initial=_initial(network, [runs[row] for row in rows]),
@@ -207,7 +207,7 @@ def measure_pairs(
 
 
 def _shuffled(found: TrainingSet, data: TaskData) -> NDArray[np.int64]:
-    return found.ids[stratified(strata(data.prepared.train_y)[found.ids], len(found.ids))]
+    return found.ids[stratified_ids(strata(data.prepared.train_y)[found.ids], len(found.ids))]
 
 
 def _pair_data(

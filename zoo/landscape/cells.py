@@ -1,9 +1,7 @@
-"""Cells: runs that differ by their seeds alone, their pairs, and means over pairs with errors."""
+"""Metrics of cells: the pairs of models of a cell, and means over pairs with errors."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,58 +16,17 @@ from zoo.landscape.base import Column
 from zoo.landscape.connectivity import PairData
 from zoo.landscape.stacked import Probe
 from zoo.registry import Registry
-from zoo.spec.run import SEED_FIELDS
-from zoo.train.plan import Plan
 
 __all__ = [
     "CELL_METRICS",
-    "Cell",
     "CellBlock",
     "CellMetric",
     "all_pairs",
-    "cells_of",
     "pair_mean",
     "ring_pairs",
 ]
 
 _F64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """Runs of equal specs but for their seeds; S of them.
-
-    Args:
-        id: sixteen hexadecimal digits, of what they share.
-        members: (cohort's position in the plan, row) of each, by run id.
-        run_ids: of the members.
-    """
-
-    id: str
-    members: tuple[tuple[int, int], ...]
-    run_ids: tuple[str, ...]
-
-
-def cells_of(plan: Plan) -> tuple[Cell, ...]:
-    """Return the cells of a plan, in the order of their first runs.
-
-    Members are sorted by seed, then by run id.
-    """
-    found: dict[str, list[tuple[int, str, int, int]]] = {}
-    for position, cohort in enumerate(plan.cohorts):
-        for row, run in enumerate(cohort.runs):
-            shared = {
-                name: value
-                for name, value in run.to_dict().items()
-                if name != "seed" and name not in SEED_FIELDS and value is not None
-            }
-            text = json.dumps(shared, sort_keys=True)
-            key = hashlib.sha256(text.encode()).hexdigest()[:16]
-            found.setdefault(key, []).append((run.seed, cohort.run_ids[row], position, row))
-    return tuple(
-        Cell(key, tuple((c, r) for _, _, c, r in rows), tuple(run for _, run, _, _ in rows))
-        for key, rows in ((key, sorted(rows)) for key, rows in found.items())
-    )
 
 
 def all_pairs(models: int) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
+from zoo.landscape.base import MODEL_METRICS, Column, ModelBlock, ModelMetric
 from zoo.landscape.stacked import features
 
 __all__ = ["collapse_measures", "neural_collapse"]
@@ -74,7 +74,7 @@ def _unit(matrix: Tensor) -> Tensor:
     return out
 
 
-def neural_collapse(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
+def neural_collapse(block: ModelBlock, options: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return NC1 to NC4 on the training probe.
 
     The standard error is half the difference between two halves of the probe, over √2·√2 = 1 degree

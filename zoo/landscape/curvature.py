@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric, layers
+from zoo.landscape.base import MODEL_METRICS, Column, ModelBlock, ModelMetric, layers
 from zoo.landscape.hessian import Hessian
 from zoo.landscape.lanczos import Krylov, project_out
 from zoo.landscape.random import signs
@@ -45,7 +45,7 @@ def stable_curvature(run: RunSpec, lr: float) -> float:
     return 2 * (1 + beta) / (lr * (1 + 2 * beta if run.nesterov else 1))
 
 
-def curvature(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
+def curvature(block: ModelBlock, options: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return λ_max, λ_min, trace and layer traces of the Hessian on the training probe.
 
     Args:
@@ -125,7 +125,7 @@ def _layer_sums(product: Tensor, parts: list[tuple[int, int]]) -> Tensor:
 
 
 def _hutchinson(
-    block: Block,
+    block: ModelBlock,
     hessian: Hessian,
     basis: Tensor,
     parts: list[tuple[int, int]],

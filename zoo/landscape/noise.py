@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.architectures.example_gradients import ExampleGradients
 from zoo.architectures.network import Network
 from zoo.architectures.per_example import example_gradients
-from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
+from zoo.landscape.base import MODEL_METRICS, Column, ModelBlock, ModelMetric
 from zoo.landscape.hessian import Hessian
 from zoo.landscape.stacked import Probe
 
@@ -49,7 +49,7 @@ def squared_norms(network: Network, slab: Tensor, probe: Probe) -> Tensor:
     return torch.cat(found, 1)
 
 
-def gradient_noise(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
+def gradient_noise(block: ModelBlock, options: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return tr Σ and |G|² of the training loss, both unbiased, with standard errors.
 
     With n examples, mean gradient ḡ and single gradients g_i: tr Σ = Σ|g_i − ḡ|²/(n − 1) and

@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo.architectures.example_gradients import ExampleGradients
 from zoo.architectures.network import Network
 from zoo.architectures.per_example import example_gradients
-from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
+from zoo.landscape.base import MODEL_METRICS, Column, ModelBlock, ModelMetric
 from zoo.landscape.stacked import Probe
 
 __all__ = ["kernel_alignment", "kernel_distance", "tangent_kernel"]
@@ -61,7 +61,7 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(lengths > 0, (a * b).sum((1, 2)) / lengths, torch.nan)
 
 
-def _measures(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
+def _measures(block: ModelBlock, options: Mapping[str, Any]) -> dict[str, Tensor]:
     probe = block.train.part(slice(0, options["examples"]))
     now = tangent_kernel(block.network, block.slab, probe)
     start = tangent_kernel(block.network, block.initial, probe)

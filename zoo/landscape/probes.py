@@ -33,7 +33,7 @@ __all__ = [
     "probe_facts",
     "published_set",
     "strata",
-    "stratified",
+    "stratified_ids",
     "train_probe",
     "training_set",
 ]
@@ -70,7 +70,7 @@ def _draw(kind: str, number: int, n: int) -> NDArray[np.float64]:
     return uniform(_SEED, Stream.LANDSCAPE, (KINDS[kind] << 32) + number, n)
 
 
-def stratified(labels: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+def stratified_ids(labels: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Return ``size`` positions of ``labels [n]``, classes in proportion, in random order.
 
     Every n/size-th of the examples sorted by class, and by chance within a class. All of them, in
@@ -134,7 +134,7 @@ def train_probe(
     published = strata(data.prepared.train_y)
     if all(s.same_as(sets[0]) for s in sets):
         sets = sets[:1]
-    chosen = [s.ids[stratified(published[s.ids], size)] for s in sets]
+    chosen = [s.ids[stratified_ids(published[s.ids], size)] for s in sets]
     width = max(len(ids) for ids in chosen)
     padded = np.stack([np.pad(ids, (0, width - len(ids)), mode="edge") for ids in chosen])
     there = np.stack([np.arange(width) < len(ids) for ids in chosen])
@@ -151,7 +151,7 @@ def _probe(data: TaskData, x: Tensor, y: NDArray[Any], counts: NDArray[np.float6
 def held_out_probe(data: TaskData, size: int = PROBE_SIZES["test"]) -> Probe:
     """Return the test probe, the same for all models."""
     targets = data.prepared.test_y
-    ids = stratified(strata(targets), size)
+    ids = stratified_ids(strata(targets), size)
     counts = _weights(data, "test", ids[None])
     return _probe(data, data.test[torch.from_numpy(ids)][None], targets[ids][None], counts)
 
@@ -163,7 +163,7 @@ def mixup_probe(data: TaskData, size: int = PROBE_SIZES["mixup"]) -> Tensor:
     set, whatever a model was trained on, so that any two models meet the same inputs. Tokens are
     symbols, which do not mix: they are as they are.
     """
-    ids = stratified(strata(data.prepared.train_y), size)
+    ids = stratified_ids(strata(data.prepared.train_y), size)
     n = len(ids)
     draws = _draw("mixup", 0, n * (2 * _MIXUP - 1)).reshape(n, -1)
     lam = torch.from_numpy(np.median(draws, axis=1).astype(np.float32))

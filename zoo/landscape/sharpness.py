@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric, mean_and_error
+from zoo.landscape.base import MODEL_METRICS, Column, ModelBlock, ModelMetric, mean_and_error
 from zoo.landscape.random import normals
-from zoo.landscape.stacked import Probe, gradient, losses
+from zoo.landscape.stacked import Probe, losses, mean_gradient
 
 __all__ = ["asam_step", "average_sharpness", "sam_step", "sharpness"]
 
@@ -39,7 +39,7 @@ def asam_step(w: Tensor, g: Tensor, rho: float) -> Tensor:
     return step
 
 
-def average_sharpness(block: Block, *, rho: float, draws: int) -> Tensor:
+def average_sharpness(block: ModelBlock, *, rho: float, draws: int) -> Tensor:
     """Return L(θ + ρ|θ|z) − L(θ) of every draw, ``[draws, G]`` float64."""
     trained = block.network.layout.trained
     base = losses(block.network, block.slab, block.train)
@@ -52,10 +52,10 @@ def average_sharpness(block: Block, *, rho: float, draws: int) -> Tensor:
     return torch.stack(found)
 
 
-def _ascent(block: Block, batch: Probe, options: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def _ascent(block: ModelBlock, batch: Probe, options: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Return what SAM's and ASAM's step raise the loss of a batch by, both ``[G]``."""
     trained = block.network.layout.trained
-    base, g = gradient(block.network, block.slab, batch)
+    base, g = mean_gradient(block.network, block.slab, batch)
     w = block.slab[:, :trained]
     raised = []
     for step in (sam_step(g, options["sam_rho"]), asam_step(w, g, options["asam_rho"])):
@@ -64,7 +64,7 @@ def _ascent(block: Block, batch: Probe, options: Mapping[str, Any]) -> tuple[Ten
     return raised[0], raised[1]
 
 
-def sharpness(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
+def sharpness(block: ModelBlock, options: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return SAM, ASAM worst case and average of the training loss, with their errors.
 
     Args:

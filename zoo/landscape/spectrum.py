@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric, mean_and_error
+from zoo.landscape.base import MODEL_METRICS, Column, ModelBlock, ModelMetric, mean_and_error
 from zoo.landscape.hessian import Hessian
 from zoo.landscape.lanczos import Krylov
 from zoo.landscape.random import signs
@@ -35,7 +35,7 @@ def negative_share(nodes: Tensor, weights: Tensor, power: float = 0.5) -> Tensor
     return torch.where(positive > 0, negative / positive, torch.nan)
 
 
-def spectrum(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
+def spectrum(block: ModelBlock, options: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return nodes, weights ``[G, V, m]``, trace, r_e and K_H½ of the training loss's Hessian.
 
     Args:

@@ -22,9 +22,9 @@ __all__ = [
     "Probe",
     "features",
     "finite_rows",
-    "gradient",
     "logits",
     "losses",
+    "mean_gradient",
     "without_bad",
 ]
 
@@ -136,7 +136,7 @@ def losses(network: Network, slab: Tensor, probe: Probe) -> Tensor:
     return probe.mean_loss(logits(network, slab, probe.x))
 
 
-def gradient(network: Network, slab: Tensor, probe: Probe) -> tuple[Tensor, Tensor]:
+def mean_gradient(network: Network, slab: Tensor, probe: Probe) -> tuple[Tensor, Tensor]:
     """Return each model's mean loss ``[G]`` and its gradient ``[G, D]`` over trained parameters."""
     G = slab.shape[0]
     p = network.views(slab)

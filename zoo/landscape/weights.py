@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
+from zoo.landscape.base import MODEL_METRICS, Column, ModelBlock, ModelMetric
 
 __all__ = ["weight_spectra"]
 
 
-def weight_spectra(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
+def weight_spectra(block: ModelBlock, options: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return Frobenius norm, spectral norm, stable rank and singular values of every kernel.
 
     A kernel is read as a matrix ``[out, rest]``; L kernels. Stable rank is ‖W‖²_F/σ₁² (Rudelson and

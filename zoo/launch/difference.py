@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.errors import short
 from zoo.spec import RunSpec, Sweep, resolve_runs
-from zoo.store import read_plan, read_sweep
+from zoo.store import read_plan, read_sweep_text
 
 __all__ = ["SweepChange", "sweep_change"]
 
@@ -55,7 +55,7 @@ def sweep_change(sweep: Sweep, path: str | PathLike[str]) -> SweepChange | None:
         SpecError: the runs do not fit the data that the store was made with.
     """
     plan = read_plan(path)
-    old = dict(_flat(tomllib.loads(read_sweep(path))))
+    old = dict(_flat(tomllib.loads(read_sweep_text(path))))
     new = dict(_flat(tomllib.loads(sweep.to_toml())))
     fields = tuple(
         (place, old.get(place, ""), new.get(place, ""))

@@ -22,7 +22,7 @@ from zoo.store.locks import watch_leases
 from zoo.train import planner
 from zoo.train.plan import Plan
 
-__all__ = ["WANTED", "Prepared", "prepare"]
+__all__ = ["WANTED", "Prepared", "drafted"]
 
 #: What a plain submission takes: whatever nobody has, nothing that failed.
 WANTED = ("waiting", "stopped")
@@ -47,7 +47,7 @@ class Prepared:
     draft: Draft
 
 
-def prepare(
+def drafted(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None,
     profile: ClusterProfile,

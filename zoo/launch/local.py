@@ -15,7 +15,7 @@ from zoo.launch.executor import Step
 from zoo.launch.gpus import gpu_seats
 from zoo.launch.pool import WORKER
 from zoo.launch.progress import Reporter
-from zoo.launch.schedule import Failed
+from zoo.launch.queue import Failed
 from zoo.launch.workers import Local
 from zoo.paths import absolute
 from zoo.provenance import usable_cores

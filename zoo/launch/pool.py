@@ -18,11 +18,11 @@ from types import FrameType
 from typing import IO, Any
 
 from zoo.errors import TrainError
-from zoo.launch.schedule import Failed, Schedule
+from zoo.launch.queue import Failed, Queue
 from zoo.plugins import recorded_plugins
 from zoo.stages.base import BUSY, DONE, Part, Work
 
-__all__ = ["WORKER", "Pool", "worker_environment"]
+__all__ = ["WORKER", "WorkerPool", "worker_environment"]
 
 #: Without the current folder on its path (-P), where any file could stand in for a library; but
 #: with the folder that this very package was imported from.
@@ -99,12 +99,12 @@ class _Worker:
 
 
 @dataclass(slots=True)
-class Pool:
-    """Works through a schedule with N processes.
+class WorkerPool:
+    """Works through a queue with N processes.
 
     Args:
         work: the stage.
-        schedule: its open parts.
+        queue: its open parts.
         workers: N.
         seats: environment of the n-th worker, such as the one GPU that it sees.
         save_signal: a signal on which every worker saves what it has, and then all end.
@@ -115,7 +115,7 @@ class Pool:
     """
 
     work: Work
-    schedule: Schedule[Part]
+    queue: Queue[Part]
     workers: int
     seats: Sequence[Mapping[str, str]] = ()
     save_signal: signal.Signals | None = None
@@ -134,14 +134,14 @@ class Pool:
         return self._save_until is not None
 
     def run(self) -> bool:
-        """Work until the schedule is empty; return False if a signal asked to stop before.
+        """Work until the queue is empty; return False if a signal asked to stop before.
 
         Raises:
             TrainError: workers die before they are ready.
         """
         with _stop_signals(self._requests()), selectors.DefaultSelector() as selector:
             try:
-                while self.schedule.open and not self._stop:
+                while self.queue.open and not self._stop:
                     if self._save_until is None:
                         self._hand_out(selector)
                     else:
@@ -183,12 +183,12 @@ class Pool:
         """Give every idle worker a part, and keep as many workers as there is work for."""
         for worker in self._alive:
             if worker.ready and worker.part is None:
-                worker.part = self.schedule.next(time.monotonic())
+                worker.part = self.queue.next(time.monotonic())
                 if worker.part is None:
                     return
                 worker.owns = False
                 worker.send({"part": worker.part.key})
-        wanted = min(self.workers, self.schedule.waiting + self._occupied())
+        wanted = min(self.workers, self.queue.waiting + self._occupied())
         while len(self._alive) < wanted:
             self._start(selector)
 
@@ -233,7 +233,7 @@ class Pool:
             return
         assert part is not None
         if kind == "commit":
-            self.schedule.progress(part, event["committed"])
+            self.queue.progress(part, event["committed"])
             if not worker.owns:
                 worker.owns = True
                 self.on_start(part)
@@ -243,9 +243,9 @@ class Pool:
             return
         worker.part = None
         if kind == DONE:
-            self.schedule.finished(part)
+            self.queue.finished(part)
         elif kind == BUSY:
-            self.schedule.owned_elsewhere(part, time.monotonic())
+            self.queue.owned_elsewhere(part, time.monotonic())
         else:
             self._broke(part, event["reason"], event["traceback"])
 
@@ -264,7 +264,7 @@ class Pool:
             self._broke(worker.part, f"the worker process {_ending(code)}", words)
 
     def _broke(self, part: Part, reason: str, traceback: str) -> None:
-        failed = self.schedule.broke(part, reason, traceback)
+        failed = self.queue.broke(part, reason, traceback)
         if failed is not None:
             self.on_failure(failed)
 

@@ -20,7 +20,7 @@ from zoo.launch.attempts import Attempts
 from zoo.launch.executor import Command, Step
 from zoo.launch.gpus import gpu_seats
 from zoo.launch.progress import line_reporter
-from zoo.launch.schedule import ATTEMPTS, Failed, Schedule
+from zoo.launch.queue import ATTEMPTS, Failed, Queue
 from zoo.launch.submissions import Submission, read_submission
 from zoo.launch.workers import Local
 from zoo.plugins import reload_recorded
@@ -231,8 +231,8 @@ class _Lines:
     def __init__(self) -> None:
         self.last = time.monotonic()
 
-    def __call__(self, schedule: Schedule[Part]) -> None:
+    def __call__(self, queue: Queue[Part]) -> None:
         if time.monotonic() - self.last >= _LINE_EVERY_S:
             self.last = time.monotonic()
-            done, left = len(schedule.done), schedule.waiting
-            _LOG.info("%d tasks done, %d waiting, %d elsewhere", done, left, schedule.elsewhere)
+            done, left = len(queue.done), queue.waiting
+            _LOG.info("%d tasks done, %d waiting, %d elsewhere", done, left, queue.elsewhere)

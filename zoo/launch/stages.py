@@ -11,7 +11,7 @@ from zoo.errors import Problem, SpecError
 from zoo.launch.executor import Step
 from zoo.launch.pool import WORKER
 from zoo.launch.progress import Reporter
-from zoo.launch.schedule import Failed
+from zoo.launch.queue import Failed
 from zoo.launch.workers import Local
 from zoo.paths import absolute
 from zoo.stages import Part, open_stage

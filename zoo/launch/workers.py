@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from zoo.errors import TrainError
 from zoo.launch.executor import Command, Step
-from zoo.launch.pool import WORKER, Pool
+from zoo.launch.pool import WORKER, WorkerPool
 from zoo.launch.progress import Reporter, RunProgress
-from zoo.launch.schedule import Failed, Schedule
+from zoo.launch.queue import Failed, Queue
 from zoo.provenance import usable_cores
 from zoo.stages import BUSY, Part, Talk, Work
 from zoo.stages.base import ALMOST
@@ -66,7 +66,7 @@ class Local:
         progress: told of every change; counts the models of the parts.
         choose: picks what is to be done now from the open parts.
         on_start: told of each part that a worker has begun.
-        on_change: told of the schedule, after every event and a few times a second.
+        on_change: told of the queue, after every event and a few times a second.
         on_failure: told of each part that is given up.
     """
 
@@ -77,7 +77,7 @@ class Local:
     progress: Reporter | None = None
     choose: Callable[[Sequence[Part]], Sequence[Part]] = lambda parts: parts
     on_start: Callable[[Part], None] = lambda part: None
-    on_change: Callable[[Schedule[Part]], None] = lambda schedule: None
+    on_change: Callable[[Queue[Part]], None] = lambda queue: None
     on_failure: Callable[[Failed[Part]], None] = lambda failed: None
 
     def carry_out(self, step: Step, before: Sequence[Ended] = ()) -> Ended:
@@ -92,14 +92,14 @@ class Local:
         work, start = step.does, time.monotonic()
         parts = tuple(work.parts())
         open_parts = sorted((part for part in parts if part.done < 1), key=lambda p: -p.cost)
-        schedule = Schedule(self.choose(open_parts))
+        queue = Queue(self.choose(open_parts))
         count = usable_cores() if self.workers is None else self.workers
-        count = min(count, len(schedule.pending))
-        tracker = _Tracker(work.phase, parts, schedule, self.progress)
+        count = min(count, len(queue.pending))
+        tracker = _Tracker(work.phase, parts, queue, self.progress)
 
         def changed() -> None:
             tracker.report()
-            self.on_change(schedule)
+            self.on_change(queue)
 
         def gave_up(failed: Failed[Part]) -> None:
             self.on_failure(failed)
@@ -108,21 +108,21 @@ class Local:
         tracker.report()
         stopped = saved = False
         if count:
-            pool = Pool(
-                work, schedule, count, seats=self.seats, save_signal=self.save_signal,
+            pool = WorkerPool(
+                work, queue, count, seats=self.seats, save_signal=self.save_signal,
                 on_start=self.on_start, on_change=changed, on_failure=gave_up,
                 command=self.command,
             )  # fmt: skip
             stopped, saved = not pool.run(), pool.saved
         else:
-            _work_here(work, schedule, self.on_start, changed, gave_up)
+            _work_here(work, queue, self.on_start, changed, gave_up)
         tracker.report(ended=True)
-        whole = len(open_parts) == len(schedule.done)
+        whole = len(open_parts) == len(queue.done)
         if whole:
             work.finish()
         return Ended(
-            parts=parts, open=len(open_parts), done=tuple(schedule.done),
-            failed=tuple(schedule.failed), workers=count, seconds=time.monotonic() - start,
+            parts=parts, open=len(open_parts), done=tuple(queue.done),
+            failed=tuple(queue.failed), workers=count, seconds=time.monotonic() - start,
             stopped=stopped, saved=saved, published=whole,
         )  # fmt: skip
 
@@ -140,25 +140,25 @@ def _run(command: Command) -> Ended:
 
 def _work_here(
     work: Work,
-    schedule: Schedule[Part],
+    queue: Queue[Part],
     on_start: Callable[[Part], None],
     changed: Callable[[], None],
     gave_up: Callable[[Failed[Part]], None],
 ) -> None:
-    """Work through a schedule in this process."""
+    """Work through a queue in this process."""
     begun: Part | None = None
 
     def committed(count: int) -> None:
         nonlocal begun
-        schedule.progress(part, count)
+        queue.progress(part, count)
         if begun is not part:
             begun = part
             on_start(part)
         changed()
 
     do = work.worker(Talk(committed=committed))
-    while schedule.open:
-        waiting = schedule.next(time.monotonic())
+    while queue.open:
+        waiting = queue.next(time.monotonic())
         if waiting is None:
             time.sleep(0.1)
             continue
@@ -169,30 +169,30 @@ def _work_here(
             if not work.keeps_failures:
                 raise
             reason = f"{type(error).__name__}: {error}"
-            failed = schedule.broke(part, reason, traceback.format_exc())
+            failed = queue.broke(part, reason, traceback.format_exc())
             if failed is not None:
                 gave_up(failed)
         else:
             if outcome == BUSY:
-                schedule.owned_elsewhere(part, time.monotonic())
+                queue.owned_elsewhere(part, time.monotonic())
             else:
-                schedule.finished(part)
+                queue.finished(part)
         changed()
 
 
 class _Tracker:
-    """Turns what a schedule was told of into progress."""
+    """Turns what a queue was told of into progress."""
 
     def __init__(
         self,
         phase: str,
         parts: Sequence[Part],
-        schedule: Schedule[Part],
+        queue: Queue[Part],
         progress: Reporter | None,
     ) -> None:
         self.phase = phase
         self.parts = parts
-        self.schedule = schedule
+        self.queue = queue
         self.progress = progress
         self.start = time.monotonic()
         self.models = sum(part.models for part in parts)
@@ -200,10 +200,10 @@ class _Tracker:
 
     def done(self) -> float:
         """Return the models that are done, in parts."""
-        ended = set(self.schedule.done)
+        ended = set(self.queue.done)
         total = 0.0
         for part in self.parts:
-            told = ALMOST * self.schedule.committed(part) / part.commits
+            told = ALMOST * self.queue.committed(part) / part.commits
             total += part.models * (1.0 if part in ended else max(part.done, told))
         return total
 
@@ -216,8 +216,8 @@ class _Tracker:
                 models=self.models,
                 done=self.done(),
                 at_start=self.at_start,
-                failed=sum(f.task.models for f in self.schedule.failed),
-                elsewhere=self.schedule.elsewhere,
+                failed=sum(f.task.models for f in self.queue.failed),
+                elsewhere=self.queue.elsewhere,
                 elapsed_s=time.monotonic() - self.start,
                 ended=ended,
                 phase=self.phase,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.architectures.network import load_row
 from zoo.diets.scores.base import SCORES, Outputs, Score
 from zoo.errors import RegistryError, TrainError
-from zoo.landscape.base import MODEL_METRICS, Block, Column, ModelMetric
+from zoo.landscape.base import MODEL_METRICS, Column, ModelBlock, ModelMetric
 from zoo.plugin.signature import arguments_of, check_loading
 from zoo.registry import PLUGIN_FIELD, first_sentence
 
@@ -152,7 +152,7 @@ def metric(
             msg = f"{what}: argument {own.common[0]!r} is a field of every run: take another name"
             raise RegistryError(msg)
 
-        def compute(block: Block, options: Mapping[str, Any]) -> dict[str, Tensor]:
+        def compute(block: ModelBlock, options: Mapping[str, Any]) -> dict[str, Tensor]:
             found: dict[str, list[float]] = {column: [] for column in wanted}
             own_options = {n: v for n, v in options.items() if n != PLUGIN_FIELD.name}
             for g in range(block.models):
@@ -180,7 +180,7 @@ def metric(
     return enter
 
 
-def _model(block: Block, g: int) -> Model:
+def _model(block: ModelBlock, g: int) -> Model:
     """Return model g of a block, alone; examples that only pad are left out."""
     network = block.network
     module, initial = network.module(), network.module()

@@ -16,7 +16,7 @@ from zoo.report.grid import (
     Axis,
     Curve,
     Panel,
-    check_value,
+    check_recorded,
     choose_axes,
     learning_curves,
     panel_groups,
@@ -76,7 +76,7 @@ def accuracy_plot(
         QueryError: an unknown column, a metric that is not one, or a path that cannot be drawn to.
         NameTakenError: something else than a picture of ours is at the path.
     """
-    check_value(zoo, value or zoo.headline())
+    check_recorded(zoo, value or zoo.headline())
     check_picture(path)
     figure = accuracy_figure(
         zoo, value or zoo.headline(), load=load, temperature=temperature, panel=panel

@@ -17,7 +17,7 @@ from zoo.report.figures import literal, new_figure
 from zoo.report.grid import level_text
 from zoo.report.picture_file import check_picture, save_figure
 from zoo.report.pooling import (
-    diet_fields,
+    all_diet_fields,
     is_seed,
     pooled_values,
     pooled_words,
@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "DietCell", "accuracy_by_keep", "confidence", "keep_plot", "pooled_by_diet", "rule_name",
+    "DietCell",
+    "accuracy_by_keep",
+    "keep_plot",
+    "mean_interval",
+    "pooled_by_diet",
+    "rule_name",
 ]  # fmt: skip
 
 #: Level of the confidence intervals.
@@ -62,7 +67,7 @@ class DietCell:
     half: float
 
 
-def confidence(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+def mean_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
     """Return mean and half width of its 95 % confidence interval (Student's t)."""
     from scipy.stats import t
 
@@ -125,7 +130,7 @@ def _runs(zoo: Zoo, value: str) -> _Runs:
     view = zoo.query("epoch == -1")
     specs = [zoo.run(run_id).spec for run_id in view.column("run_id").tolist()]
     names = [f for f in zoo.varying if f not in (*_NAMED, "label_noise") and not is_seed(f)]
-    more = tuple(f for f in names if f in diet_fields())
+    more = tuple(f for f in names if f in all_diet_fields())
     others = [f for f in names if f not in more]
     columns = {f: view.column(f) for f in (*others, *filter(is_seed, zoo.varying))}
     columns["rule"] = np.array([rule_name(run, more) for run in specs])
@@ -163,7 +168,7 @@ def _cells(runs: _Runs, by: Sequence[str] | None) -> list[DietCell]:
         found.setdefault(key, []).append(float(number))
     cells = []
     for (noise, rest, rule, keep), values in sorted(found.items()):
-        mean, half = confidence(values)
+        mean, half = mean_interval(values)
         cells.append(DietCell(rule, keep, noise, rest, tuple(values), mean, half))
     return cells
 

@@ -15,7 +15,7 @@ from zoo.errors import QueryError
 from zoo.report.pooling import is_seed, pooled_values, split_fields
 
 __all__ = [
-    "Axis", "Curve", "Panel", "check_value", "choose_axes", "learning_curves", "level_text",
+    "Axis", "Curve", "Panel", "check_recorded", "choose_axes", "learning_curves", "level_text",
     "make_axis", "panel_groups", "panels", "pooled_in",
 ]  # fmt: skip
 
@@ -197,7 +197,7 @@ def pooled_in(zoo: Zoo, axes: Sequence[Axis], split: Sequence[str]) -> dict[str,
     return pooled_values(columns, [*(a.name for a in axes), *split], names)
 
 
-def check_value(zoo: Zoo, value: str) -> None:
+def check_recorded(zoo: Zoo, value: str) -> None:
     """Raise unless ``value`` is a recorded metric.
 
     Raises:

@@ -15,7 +15,7 @@ from zoo.spec.catalogue import catalogue
 from zoo.spec.common import SEED_FIELDS
 
 __all__ = [
-    "diet_fields", "is_diet", "is_seed", "pooled_fields", "pooled_values", "pooled_words",
+    "all_diet_fields", "is_diet", "is_seed", "pooled_fields", "pooled_values", "pooled_words",
     "split_fields", "split_order", "unfinished", "varies_within",
 ]  # fmt: skip
 
@@ -28,14 +28,14 @@ def is_seed(name: str) -> bool:
     return name == "seed" or name in SEED_FIELDS
 
 
-def diet_fields() -> frozenset[str]:
+def all_diet_fields() -> frozenset[str]:
     """Return the fields that say which examples are trained on, and how often."""
     return frozenset(catalogue().under("score", "dynamic"))
 
 
 def is_diet(name: str) -> bool:
-    """Return whether a field is one of :func:`diet_fields`."""
-    return name in diet_fields()
+    """Return whether a field is one of :func:`all_diet_fields`."""
+    return name in all_diet_fields()
 
 
 def varies_within(

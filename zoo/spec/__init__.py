@@ -1,6 +1,6 @@
 """What to train: run specs, sweeps over them, and the predicates that select them."""
 
-from zoo.spec.design import Block
+from zoo.spec.design import SweepBlock
 from zoo.spec.predicate import Predicate, compile_predicate
 from zoo.spec.record import RecordSpec
 from zoo.spec.resolve import resolve_runs
@@ -9,11 +9,11 @@ from zoo.spec.sweep import Sweep, count_runs, load_sweep
 
 __all__ = [
     "SEED_FIELDS",
-    "Block",
     "Predicate",
     "RecordSpec",
     "RunSpec",
     "Sweep",
+    "SweepBlock",
     "compile_predicate",
     "count_runs",
     "field_infos",

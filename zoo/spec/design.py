@@ -9,7 +9,7 @@ from typing import Any
 from zoo.spec.axes import DrawnAxis, GridAxis, write_value
 from zoo.spec.predicate import Predicate
 
-__all__ = ["Block", "Sample", "When"]
+__all__ = ["Sample", "SweepBlock", "When"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class When:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class SweepBlock:
     """One design: sample points x grid x zips, then the conditional parts, then the exclusions.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 from zoo.errors import Problem
 from zoo.spec.catalogue import catalogue
 from zoo.spec.common import SEED_FIELDS
-from zoo.spec.design import Block
+from zoo.spec.design import SweepBlock
 from zoo.spec.run import RunSpec
 
 __all__ = ["find_idle", "find_unread", "readers"]
@@ -21,7 +21,7 @@ def readers(name: str) -> str:
 
 
 def find_idle(
-    block: Block, runs: Sequence[RunSpec], matched: Sequence[Set[int]], prefix: str
+    block: SweepBlock, runs: Sequence[RunSpec], matched: Sequence[Set[int]], prefix: str
 ) -> Iterator[Problem]:
     """Yield a problem for each axis that changes nothing and each fixed field that none reads.
 

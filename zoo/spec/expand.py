@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import Problem, SpecError
 from zoo.spec.axes import DrawnAxis
-from zoo.spec.design import Block
+from zoo.spec.design import SweepBlock
 from zoo.spec.effects import find_idle
 from zoo.spec.limits import MAX_RUNS
 from zoo.spec.points import unit_points
@@ -65,7 +65,7 @@ class _TooManyError(Exception):
         self.count = count
 
 
-def expand_block(block: Block, base: Mapping[str, Any], prefix: str) -> BlockRuns:
+def expand_block(block: SweepBlock, base: Mapping[str, Any], prefix: str) -> BlockRuns:
     """Return the runs of a block whose parts were read without a problem.
 
     The order is that of nested loops: sample points outermost, then the axes of the grid in file
@@ -138,14 +138,14 @@ def unique_runs(runs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
     return tuple(first.values())
 
 
-def designed_count(block: Block) -> int:
+def designed_count(block: SweepBlock) -> int:
     """Return sample x grid x zips: the runs before conditional parts, exclusions and repeats."""
     sizes = [len(axis) for axis in block.grid.values()]
     sizes += [len(next(iter(group.values()))) for group in block.zips]
     return math.prod(sizes) * (block.sample.n if block.sample else 1)
 
 
-def _designed_rows(block: Block, base: Mapping[str, Any]) -> list[Row]:
+def _designed_rows(block: SweepBlock, base: Mapping[str, Any]) -> list[Row]:
     """Return sample x grid x zips, before the conditional parts."""
     infos = field_infos()
     count = designed_count(block)
@@ -168,7 +168,7 @@ def _designed_rows(block: Block, base: Mapping[str, Any]) -> list[Row]:
     return out
 
 
-def _drawn_points(block: Block) -> list[dict[str, Any]]:
+def _drawn_points(block: SweepBlock) -> list[dict[str, Any]]:
     """Return the drawn values of each sample point; one empty point where nothing is sampled."""
     if block.sample is None:
         return [{}]
@@ -177,7 +177,7 @@ def _drawn_points(block: Block) -> list[dict[str, Any]]:
     return _draw(axes, unit)
 
 
-def _unit(block: Block) -> NDArray[np.float64]:
+def _unit(block: SweepBlock) -> NDArray[np.float64]:
     """Return ``[n, D]``: the block's own sample axes first, then those of its conditional parts."""
     sample = block.sample
     if sample is None:
@@ -194,7 +194,7 @@ def _draw(axes: Mapping[str, DrawnAxis], unit: NDArray[np.float64]) -> list[dict
     return [dict(zip(axes, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def _apply_when(block: Block, index: int, rows: list[Row]) -> list[Row]:
+def _apply_when(block: SweepBlock, index: int, rows: list[Row]) -> list[Row]:
     """Return the rows after conditional part ``index``."""
     infos = field_infos()
     part = block.when[index]

@@ -1,4 +1,4 @@
-"""Reading one block of a sweep file: plain tables in, a checked :class:`Block` out."""
+"""Reading one block of a sweep file: plain tables in, a checked :class:`SweepBlock` out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zoo.spec.axes import (
     read_values,
 )
 from zoo.spec.check import check_value
-from zoo.spec.design import Block, Sample, When
+from zoo.spec.design import Sample, SweepBlock, When
 from zoo.spec.limits import MAX_RUNS
 from zoo.spec.points import POINT_METHODS
 from zoo.spec.predicate import Predicate, compile_predicate
@@ -55,7 +55,7 @@ def read_base(raw: Mapping[str, Any], place: str, problems: list[Problem]) -> di
     return out
 
 
-def read_block(raw: Mapping[str, Any], prefix: str, problems: list[Problem]) -> Block:
+def read_block(raw: Mapping[str, Any], prefix: str, problems: list[Problem]) -> SweepBlock:
     """Return the block that ``raw`` describes; what is wrong is left out and reported.
 
     Args:
@@ -72,12 +72,12 @@ def read_block(raw: Mapping[str, Any], prefix: str, problems: list[Problem]) -> 
         sample = _read_sample(table, f"{prefix}sample", problems)
     when = _read_whens(raw.get("when", []), f"{prefix}when", problems, sampled="sample" in raw)
     exclude = _read_excludes(raw.get("exclude", []), f"{prefix}exclude", problems)
-    block = Block(base, grid, zips, sample, when, exclude)
+    block = SweepBlock(base, grid, zips, sample, when, exclude)
     _check_once(block, prefix, problems)
     return block
 
 
-def _check_once(block: Block, prefix: str, problems: list[Problem]) -> None:
+def _check_once(block: SweepBlock, prefix: str, problems: list[Problem]) -> None:
     """Report a field that two parts of one block give."""
     places = {name: f"{prefix}base.{name}" for name in block.base}
     for place, name in block.swept():

@@ -14,7 +14,7 @@ from zoo.errors import Problem, SpecError
 from zoo.registry import vocabulary
 from zoo.spec.axes import check_keys
 from zoo.spec.check import check_value
-from zoo.spec.design import Block
+from zoo.spec.design import SweepBlock
 from zoo.spec.diet import INIT_REASON, SCORE_FILE, scored_at_init
 from zoo.spec.effects import find_unread
 from zoo.spec.expand import BlockRuns, designed_count, expand_block
@@ -132,7 +132,7 @@ def count_designed(raw: Mapping[str, Any]) -> int:
 
 def _read_blocks(
     raw: Mapping[str, Any], base: Mapping[str, Any], problems: list[Problem]
-) -> list[tuple[str, Block, list[Problem]]]:
+) -> list[tuple[str, SweepBlock, list[Problem]]]:
     """Return the place of each block, the block, and what is wrong with it."""
     out = []
     for prefix, table in _block_tables(raw, problems):
@@ -165,7 +165,7 @@ def _block_tables(
     return [(f"block[{index}].", table) for index, table in enumerate(tables)]
 
 
-def _fixed_and_swept(base: Mapping[str, Any], block: Block) -> list[Problem]:
+def _fixed_and_swept(base: Mapping[str, Any], block: SweepBlock) -> list[Problem]:
     return [
         Problem(place, None, f"is given here and in base.{name}", "one place a field")
         for place, name in block.swept()

@@ -12,7 +12,7 @@ from typing import Any
 from zoo.errors import Problem, SpecError
 from zoo.paths import absolute, unpack_advice
 from zoo.spec.axes import write_value
-from zoo.spec.design import Block
+from zoo.spec.design import SweepBlock
 from zoo.spec.diet import BASELINE, SCORE_FILE, random_twin
 from zoo.spec.expand import unique_runs
 from zoo.spec.read_sweep import count_designed, parse_toml, read_sweep
@@ -53,7 +53,7 @@ class Sweep:
     description: str
     axes: Mapping[str, str]
     base: Mapping[str, Any]
-    blocks: tuple[Block, ...]
+    blocks: tuple[SweepBlock, ...]
     record: RecordSpec
     paths: Mapping[str, str]
     options: Mapping[str, Any]

@@ -24,7 +24,7 @@ from zoo.data import Dataset
 from zoo.errors import StoreError
 from zoo.landscape import CELL_METRICS, MODEL_METRICS
 from zoo.landscape.blocks import measure_models, measure_pairs
-from zoo.landscape.cells import Cell, all_pairs, cells_of, ring_pairs
+from zoo.landscape.cells import all_pairs, ring_pairs
 from zoo.paths import absolute
 from zoo.spec.run import RunSpec
 from zoo.stages.base import Part
@@ -33,6 +33,7 @@ from zoo.stages.landscape_columns import publish_landscape
 from zoo.stages.landscape_settings import NAME
 from zoo.store import StageFolder, StoreReader, stage_settings
 from zoo.store.paths import StorePaths
+from zoo.train.cells import Cell, cells_of
 from zoo.train.plan import Cohort, Plan
 from zoo.train.task_data import TaskData, cohort_objective, planned_data, task_data
 

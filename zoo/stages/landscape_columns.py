@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from zoo.landscape import CELL_METRICS, MODEL_METRICS
 from zoo.landscape.base import Column
-from zoo.landscape.cells import Cell, all_pairs, cells_of, pair_mean, ring_pairs
+from zoo.landscape.cells import all_pairs, pair_mean, ring_pairs
 from zoo.landscape.probes import probe_facts
 from zoo.store import (
     DerivedColumn,
@@ -23,6 +23,7 @@ from zoo.store import (
     publish_next,
     read_table,
 )
+from zoo.train.cells import Cell, cells_of
 from zoo.train.plan import Plan
 from zoo.train.task_data import TaskData, cohort_objective
 

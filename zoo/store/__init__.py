@@ -11,7 +11,7 @@ from zoo.store.create import (
     is_store,
     read_plan,
     read_provenance,
-    read_sweep,
+    read_sweep_text,
 )
 from zoo.store.data_paths import data_paths
 from zoo.store.derived import DerivedColumn, derived_columns, publish, read_derived
@@ -59,7 +59,7 @@ __all__ = [
     "read_derived",
     "read_plan",
     "read_provenance",
-    "read_sweep",
+    "read_sweep_text",
     "read_table",
     "repair_added",
     "repair_task",

@@ -45,7 +45,7 @@ __all__ = [
     "plan_record",
     "read_plan",
     "read_provenance",
-    "read_sweep",
+    "read_sweep_text",
     "sweep_bytes",
     "sweep_texts",
 ]
@@ -308,7 +308,7 @@ def _plan_part(paths: StorePaths, part: int) -> Plan:
         raise StoreCorruptError(msg) from error
 
 
-def read_sweep(path: str | PathLike[str]) -> str:
+def read_sweep_text(path: str | PathLike[str]) -> str:
     """Return the text of the newest sweep of a store.
 
     Raises:

@@ -55,7 +55,7 @@ _CRC = {"name": "crc32c"}
 
 #: Columns that stand beside the fields of a run, besides what objectives and stages record.
 _COLUMNS = (
-    "run_id", "cohort", "row", "load", "temperature", "status", "reason", "diverged_step",
+    "run_id", "cohort", "row", "cell", "load", "temperature", "status", "reason", "diverged_step",
     "params", "flops", "wall_s", "checkpoint", "step", "epoch", "from_end", "last", "metric",
     "metrics", "step_lr", "grad_norm", "update_norm", "weight_norm", "init_distance", "phase",
 )  # fmt: skip

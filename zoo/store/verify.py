@@ -31,7 +31,7 @@ from zoo.store.commits import (
     read_failure,
     read_seal,
 )
-from zoo.store.create import existing, read_plan, read_provenance, read_sweep
+from zoo.store.create import existing, read_plan, read_provenance, read_sweep_text
 from zoo.store.derived import read_published
 from zoo.store.files import STRAY_SUFFIX, read_bytes
 from zoo.store.groups import metadata_bytes
@@ -126,7 +126,7 @@ def _check_records(check: _Check) -> None:
         check.add(file, what, _REPAIR)
     try:
         read_provenance(paths.root)
-        read_sweep(paths.root)
+        read_sweep_text(paths.root)
     except StoreError as error:
         check.problems.append(f"{error}; {_COPY}.")
     for file, empty in damaged_leases(paths.locks):

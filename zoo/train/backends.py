@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.errors import TrainError
 from zoo.registry import Registry
-from zoo.train.dynamic import Schedule
+from zoo.train.dynamic import DietRuns
 from zoo.train.graph import graphed
 from zoo.train.step import Inputs, Recipe, State, advance
 
@@ -150,9 +150,9 @@ def _compiled(recipe: Recipe, device: str) -> Take:
         *tensors: Tensor,
     ) -> None:  # fmt: skip
         slab, active, diverged, *rest = tensors
-        schedule, memory = (Schedule(*diet[:2]), diet[2:]) if diet else (None, ())
+        runs, memory = (DietRuns(*diet[:2]), diet[2:]) if diet else (None, ())
         state = State(slab, tuple(rest[:count]), active, diverged, memory)
-        inputs = Inputs(**given, schedule=schedule, settings=settings)
+        inputs = Inputs(**given, diet=runs, settings=settings)
         new = advance(recipe, state, inputs, *rest[count:])
         # Written in place inside the graph, where the copies fuse with what they copy.
         slab.copy_(new.slab)
@@ -173,8 +173,8 @@ def _compiled(recipe: Recipe, device: str) -> Take:
     def take(
         state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor
     ) -> None:
-        schedule = inputs.schedule
-        diet = () if schedule is None else (schedule.counts, schedule.options, *state.memory)
+        runs = inputs.diet
+        diet = () if runs is None else (runs.counts, runs.options, *state.memory)
         compiled(
             diet, dict(inputs.settings), inputs.tensors(),
             state.slab, state.active, state.diverged, *state.moments, ids, table, live, number,

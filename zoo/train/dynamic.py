@@ -22,14 +22,14 @@ from zoo.objectives import Objective
 from zoo.registry import Registry
 from zoo.spec.run import RunSpec
 
-__all__ = ["DYNAMICS", "Dynamic", "Memory", "Presented", "Schedule", "option_table", "schedule_of"]
+__all__ = ["DYNAMICS", "DietRuns", "Dynamic", "Memory", "Presented", "diet_runs", "option_table"]
 
 #: What a method remembers, each tensor with the model axis first.
 Memory = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Schedule:
+class DietRuns:
     """What a method knows of the runs of a group.
 
     Args:
@@ -93,12 +93,12 @@ class Dynamic(ABC):
         """Return what is remembered before the first step."""
         return ()
 
-    def option(self, schedule: Schedule, name: str) -> Tensor:
+    def option(self, runs: DietRuns, name: str) -> Tensor:
         """Return one field of every model, ``[G, 1]`` float64."""
-        return schedule.options[list(self.fields).index(name)].unsqueeze(1)
+        return runs.options[list(self.fields).index(name)].unsqueeze(1)
 
     @abstractmethod
-    def weigh(self, seen: Presented, schedule: Schedule, memory: Memory) -> tuple[Tensor, Memory]:
+    def weigh(self, seen: Presented, runs: DietRuns, memory: Memory) -> tuple[Tensor, Memory]:
         """Return weights ``[G, B]`` float32 (all 1: as without a diet) and the new memory."""
 
 
@@ -117,7 +117,7 @@ def option_table(method: Dynamic, runs: Sequence[RunSpec]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64).reshape(len(method.fields), len(runs))
 
 
-def schedule_of(method: Dynamic, runs: Sequence[RunSpec], examples: Sequence[int]) -> Schedule:
+def diet_runs(method: Dynamic, runs: Sequence[RunSpec], examples: Sequence[int]) -> DietRuns:
     """Return what a method knows of a group.
 
     Args:
@@ -129,6 +129,6 @@ def schedule_of(method: Dynamic, runs: Sequence[RunSpec], examples: Sequence[int
         (int(run.diet_seed or 0), max(count // run.batch_size, 1), int(run.steps or 0), count)
         for run, count in zip(runs, examples, strict=True)
     ]
-    return Schedule(
+    return DietRuns(
         torch.tensor(columns, dtype=torch.int64).T.contiguous(), option_table(method, runs)
     )

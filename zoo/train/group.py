@@ -15,7 +15,7 @@ from zoo.errors import TrainError
 from zoo.optim.base import Optimizer
 from zoo.spec.run import RunSpec
 from zoo.train.batches import DataOrder
-from zoo.train.dynamic import DYNAMICS, Schedule, schedule_of
+from zoo.train.dynamic import DYNAMICS, DietRuns, diet_runs
 from zoo.train.samplers import SAMPLERS
 from zoo.train.schedule import group_rates
 from zoo.train.step import Inputs
@@ -82,7 +82,7 @@ def make_group(
         dropout_seed=_ints(padded, "dropout_seed").to(device),
         augment_seed=_ints(padded, "augment_seed").to(device),
         strength=_floats(padded, "augment_strength").to(device),
-        schedule=_schedule(padded, device),
+        diet=_diet(padded, device),
         settings={n: v.to(device) for n, v in data.objective.settings(padded).items()},
         weight=data.sets["train"].weight,
         order_seed=_ints(padded, "order_seed").to(device),
@@ -122,11 +122,11 @@ def _examples(run: RunSpec, count: int, kept: Mapping[str, NDArray[np.int64]]) -
     return ids
 
 
-def _schedule(runs: Sequence[RunSpec], device: torch.device) -> Schedule | None:
+def _diet(runs: Sequence[RunSpec], device: torch.device) -> DietRuns | None:
     if runs[0].dynamic == "none":
         return None
-    found = schedule_of(DYNAMICS[runs[0].dynamic], runs, [run.examples for run in runs])
-    return Schedule(found.counts.to(device), found.options.to(device))
+    found = diet_runs(DYNAMICS[runs[0].dynamic], runs, [run.examples for run in runs])
+    return DietRuns(found.counts.to(device), found.options.to(device))
 
 
 def _floats(runs: Sequence[RunSpec], name: str) -> Tensor:

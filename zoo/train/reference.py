@@ -22,7 +22,7 @@ from zoo.optim.segments import trained_segments
 from zoo.seeds import Stream, torch_uniform
 from zoo.spec.run import RunSpec
 from zoo.train.batches import taken
-from zoo.train.dynamic import Presented, Schedule
+from zoo.train.dynamic import DietRuns, Presented
 from zoo.train.group import Group
 from zoo.train.schedule import learning_rates
 from zoo.train.segment import current_rates
@@ -158,14 +158,14 @@ def _weights(
 
     Outputs are ``[1, B, C]``, targets as :func:`_batch` has them.
     """
-    method, schedule = recipe.dynamic, group.inputs.schedule
-    if method is None or schedule is None:
+    method, diet = recipe.dynamic, group.inputs.diet
+    if method is None or diet is None:
         return torch.ones(z.shape[1])
     one = slice(g, g + 1)
     numbers = np.full((1, len(group.runs)), step, dtype=np.int64)
     ids = torch.from_numpy(group.order.block(numbers)[0, one])
     seen = Presented(ids, recipe.objective, z, targets, torch.tensor([step]))
-    own = Schedule(schedule.counts[:, one], schedule.options[:, one])
+    own = DietRuns(diet.counts[:, one], diet.options[:, one])
     weights, memory = method.weigh(seen, own, tuple(m[one] for m in state.memory))
     for held, value in zip(state.memory, memory, strict=True):
         held[one] = value

@@ -22,7 +22,7 @@ from zoo.objectives import Objective, Settings
 from zoo.optim.base import Optimizer
 from zoo.optim.fused import fused_step
 from zoo.train.batches import taken
-from zoo.train.dynamic import Dynamic, Memory, Presented, Schedule
+from zoo.train.dynamic import DietRuns, Dynamic, Memory, Presented
 from zoo.train.fresh import FreshExamples
 
 __all__ = ["Inputs", "Recipe", "State", "advance", "gradient"]
@@ -85,7 +85,7 @@ class Inputs:
         rate: ``[G]`` dropout probability.
         dropout_seed, augment_seed: ``[G]`` int64.
         strength: ``[G]`` augmentation strength.
-        schedule: what the dynamic diet knows of the runs, or None.
+        diet: what the dynamic diet knows of the runs, or None.
         settings: hyper-parameters of the objective.
         weight: ``[N]`` of each example in the loss, or None: all alike.
         order_seed: ``[G]`` int64, read where examples are fresh.
@@ -97,7 +97,7 @@ class Inputs:
     dropout_seed: Tensor
     augment_seed: Tensor
     strength: Tensor
-    schedule: Schedule | None = None
+    diet: DietRuns | None = None
     settings: Settings = field(default_factory=dict)
     weight: Tensor | None = None
     order_seed: Tensor | None = None
@@ -163,9 +163,9 @@ def gradient(
     p = recipe.network.views(slab)
     z, saved = recipe.network.forward(p, x, mode)
     loss, dz = recipe.objective.step(z, targets, inputs.settings)
-    if recipe.dynamic is not None and inputs.schedule is not None:
+    if recipe.dynamic is not None and inputs.diet is not None:
         seen = Presented(ids, recipe.objective, z, targets, step)
-        weights, memory = recipe.dynamic.weigh(seen, inputs.schedule, memory)
+        weights, memory = recipe.dynamic.weigh(seen, inputs.diet, memory)
         dz = dz * weights.unsqueeze(-1)
     if inputs.weight is not None:
         dz = dz * inputs.weight[ids].unsqueeze(-1)

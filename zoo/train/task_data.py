@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zoo.architectures import Network
 from zoo.data import DATASETS, Dataset, PreparedData, load, prepare
-from zoo.data.splits import Split
+from zoo.data.splits import DataSplit
 from zoo.errors import DataError
 from zoo.objectives import Objective, objective_for
 from zoo.spec.plugged import check_plugins
@@ -152,14 +152,14 @@ def task_data(
     )
 
 
-def split_inputs(split: Split) -> Tensor:
+def split_inputs(split: DataSplit) -> Tensor:
     """Return the input of a split; windows are a view of one copy of their sequence."""
     if split.sequence is None:
         return _tensor(split.x)
     return _tensor(split.sequence)[:-1].unfold(0, split.context, split.stride)
 
 
-def split_targets(split: Split) -> Tensor:
+def split_targets(split: DataSplit) -> Tensor:
     """Return the targets of a split, of windows of tokens as a view."""
     if split.sequence is None or split.sequence.ndim > 1:
         return _tensor(split.y)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoo.fields import Field, Fields, named
 from zoo.seeds import Stream, torch_uniform
-from zoo.train.dynamic import DYNAMICS, Dynamic, Memory, Presented, Schedule
+from zoo.train.dynamic import DYNAMICS, DietRuns, Dynamic, Memory, Presented
 
 __all__ = ["Importance"]
 
@@ -27,20 +27,20 @@ class Importance(Dynamic):
         Field("resample_start", "float", 0.0, "its start, as a share of the steps", low=0, high=1),
     )
 
-    def weigh(self, seen: Presented, schedule: Schedule, memory: Memory) -> tuple[Tensor, Memory]:
+    def weigh(self, seen: Presented, runs: DietRuns, memory: Memory) -> tuple[Tensor, Memory]:
         """Return weights whose expectation is 1."""
         B = seen.outputs.shape[1]
         norms = torch.linalg.vector_norm(seen.errors().double(), dim=-1) + 1e-12
         p = norms / norms.sum(1, keepdim=True)
         edges = p.cumsum(1)
         edges = edges / edges[:, -1:]
-        draws = torch_uniform(schedule.seed, Stream.DYNAMIC_DIET, seen.step, B).double()
+        draws = torch_uniform(runs.seed, Stream.DYNAMIC_DIET, seen.step, B).double()
         hits = torch.searchsorted(edges, draws, right=True).clamp(max=B - 1)
-        count = (self.option(schedule, "resample_share") * B).ceil().clamp(1, B)
+        count = (self.option(runs, "resample_share") * B).ceil().clamp(1, B)
         counted = (torch.arange(B, device=p.device) < count).double()
         times = torch.zeros_like(p).scatter_add(1, hits, counted)
         weights = times / (count * p)
-        start = self.option(schedule, "resample_start") * schedule.total.unsqueeze(1)
+        start = self.option(runs, "resample_start") * runs.total.unsqueeze(1)
         on = seen.step.unsqueeze(1) >= start
         return torch.where(on, weights, 1.0).float(), memory
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.fields import Field, Fields, named
 from zoo.seeds import Stream, torch_uniform_at
-from zoo.train.dynamic import DYNAMICS, Dynamic, Memory, Presented, Schedule
+from zoo.train.dynamic import DYNAMICS, DietRuns, Dynamic, Memory, Presented
 
 __all__ = ["InfoBatch"]
 
@@ -45,19 +45,19 @@ class InfoBatch(Dynamic):
         zero = torch.zeros(models, dtype=torch.float64, device=device)
         return losses, zero, zero.clone(), zero.clone()
 
-    def weigh(self, seen: Presented, schedule: Schedule, memory: Memory) -> tuple[Tensor, Memory]:
+    def weigh(self, seen: Presented, runs: DietRuns, memory: Memory) -> tuple[Tensor, Memory]:
         """Return weights 0, 1 and 1/(1 − r)."""
         losses, total, count, mean = memory
-        epoch = seen.step // schedule.per_epoch
-        begins = seen.step % schedule.per_epoch == 0
+        epoch = seen.step // runs.per_epoch
+        begins = seen.step % runs.per_epoch == 0
         mean = torch.where(begins, total / count.clamp(min=1), mean)
-        share = self.option(schedule, "drop_share")
+        share = self.option(runs, "drop_share")
         # An example is presented at most once an epoch: this is its loss as the epoch began.
         last = losses.gather(1, seen.ids)
-        until = self.option(schedule, "drop_until").squeeze(1) * schedule.total
-        prunes = (epoch * schedule.per_epoch < until).unsqueeze(1)
+        until = self.option(runs, "drop_until").squeeze(1) * runs.total
+        prunes = (epoch * runs.per_epoch < until).unsqueeze(1)
         low = (last >= 0) & (last < mean.unsqueeze(1)) & prunes
-        drawn = torch_uniform_at(schedule.seed, Stream.DYNAMIC_DIET, epoch, seen.ids)
+        drawn = torch_uniform_at(runs.seed, Stream.DYNAMIC_DIET, epoch, seen.ids)
         dropped = low & (drawn < share)
         weights = torch.where(low, (1 / (1 - share)).float(), 1.0)
         weights = torch.where(dropped, 0.0, weights)

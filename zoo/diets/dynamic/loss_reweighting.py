@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.fields import Field, Fields, named
-from zoo.train.dynamic import DYNAMICS, Dynamic, Memory, Presented, Schedule
+from zoo.train.dynamic import DYNAMICS, DietRuns, Dynamic, Memory, Presented
 
 __all__ = ["LossReweighting"]
 
@@ -27,15 +27,15 @@ class LossReweighting(Dynamic):
         Field("reweight_start", "float", 0.0, "its start, as a share of the steps", low=0, high=1),
     )
 
-    def weigh(self, seen: Presented, schedule: Schedule, memory: Memory) -> tuple[Tensor, Memory]:
+    def weigh(self, seen: Presented, runs: DietRuns, memory: Memory) -> tuple[Tensor, Memory]:
         """Return weights with mean 1."""
         losses = seen.losses().double()
         B = losses.shape[1]
         low, high = losses.amin(1, keepdim=True), losses.amax(1, keepdim=True)
         scaled = (2 * losses - high - low) / (high - low).clamp(min=1e-6)
         bounded = (scaled + 1).clamp(max=1.0)
-        weights = B * torch.softmax(bounded / self.option(schedule, "reweight_temperature"), 1)
-        start = self.option(schedule, "reweight_start") * schedule.total.unsqueeze(1)
+        weights = B * torch.softmax(bounded / self.option(runs, "reweight_temperature"), 1)
+        start = self.option(runs, "reweight_start") * runs.total.unsqueeze(1)
         on = seen.step.unsqueeze(1) >= start
         return torch.where(on, weights, 1.0).float(), memory
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoo.fields import Field, Fields, named
 from zoo.seeds import Stream, torch_uniform
-from zoo.train.dynamic import DYNAMICS, Dynamic, Memory, Presented, Schedule
+from zoo.train.dynamic import DYNAMICS, DietRuns, Dynamic, Memory, Presented
 
 __all__ = ["SelectiveBackprop"]
 
@@ -30,27 +30,27 @@ class SelectiveBackprop(Dynamic):
         Field("backprop_interrupt", "int", 2, "every n-th step takes all; 0 = none", low=0),
     )
 
-    def weigh(self, seen: Presented, schedule: Schedule, memory: Memory) -> tuple[Tensor, Memory]:
+    def weigh(self, seen: Presented, runs: DietRuns, memory: Memory) -> tuple[Tensor, Memory]:
         """Return weights 0 and B/⌊k·B⌋, or 1."""
         losses = seen.losses()
         B = losses.shape[1]
-        share = self.option(schedule, "backprop_share")
+        share = self.option(runs, "backprop_share")
         rank = losses.argsort(dim=1, stable=True).argsort(1)
         logp = (1 / share - 1) * (rank / B).double().log()
         logp = torch.where(share < 1, logp, 0.0)
-        drawn = torch_uniform(schedule.seed, Stream.DYNAMIC_DIET, seen.step, B).double()
+        drawn = torch_uniform(runs.seed, Stream.DYNAMIC_DIET, seen.step, B).double()
         keys = logp - (-(drawn + 2.0**-25).log()).log()
         place = keys.argsort(dim=1, descending=True, stable=True).argsort(1)
         count = (share * B).floor().clamp(min=1)
         chosen = torch.where(place < count, B / count, 0.0).float()
-        return torch.where(self._active(seen, schedule), chosen, 1.0), memory
+        return torch.where(self._active(seen, runs), chosen, 1.0), memory
 
-    def _active(self, seen: Presented, schedule: Schedule) -> Tensor:
-        step, total = seen.step.unsqueeze(1), schedule.total.unsqueeze(1)
-        inside = (step >= self.option(schedule, "backprop_start") * total) & (
-            step < self.option(schedule, "backprop_end") * total
+    def _active(self, seen: Presented, runs: DietRuns) -> Tensor:
+        step, total = seen.step.unsqueeze(1), runs.total.unsqueeze(1)
+        inside = (step >= self.option(runs, "backprop_start") * total) & (
+            step < self.option(runs, "backprop_end") * total
         )
-        every = self.option(schedule, "backprop_interrupt").long()
+        every = self.option(runs, "backprop_interrupt").long()
         return inside & ((every == 0) | ((step + 1) % every.clamp(min=1) != 0))
 
 

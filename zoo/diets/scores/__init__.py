@@ -15,14 +15,14 @@ from zoo.diets.scores import (
     memorization,
     prototype,
 )
-from zoo.diets.scores.base import FROM_MODELS, SCORES, Outputs, Score, Trajectory
+from zoo.diets.scores.base import FROM_MODELS, SCORES, EpochTrail, Outputs, Score
 
 __all__ = [
     "FROM_MODELS",
     "SCORES",
+    "EpochTrail",
     "Outputs",
     "Score",
-    "Trajectory",
     "aum",
     "chance",
     "el2n",

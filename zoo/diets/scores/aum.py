@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from zoo.diets.scores.base import SCORES, Score, Trajectory
+from zoo.diets.scores.base import SCORES, EpochTrail, Score
 
 __all__ = ["aum"]
 
 
-def aum(trajectory: Trajectory) -> Tensor:
+def aum(trajectory: EpochTrail) -> Tensor:
     """Return minus the mean over epochs of z_y − max_{c≠y} z_c, ``[G, N]``, in logits."""
     return -trajectory.margin.mean(1)
 

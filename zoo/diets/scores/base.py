@@ -24,10 +24,10 @@ __all__ = [
     "KINDS",
     "SCORES",
     "SCORE_SEEDS",
+    "EpochTrail",
     "Outputs",
     "Score",
     "ScoreRegistry",
-    "Trajectory",
 ]
 
 #: What a score is computed from.
@@ -93,7 +93,7 @@ class Outputs:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trajectory:
+class EpochTrail:
     """What G models made of the examples after each of T whole epochs, from the first on.
 
     Args:
@@ -115,7 +115,7 @@ class Score:
             fields by name, to ``[N]``;
             ``file``: the path to ``[N]``; ``point``: :class:`Outputs` to ``[G, B]``;
             ``features``: one model's last features ``[N, F]``, labels ``[N]``, C to ``[N]``;
-            ``trajectory``: :class:`Trajectory` to ``[G, N]``;
+            ``trajectory``: :class:`EpochTrail` to ``[G, N]``;
             ``subsets``: correct ``[M, N]``, member ``[M, N]`` to ``[N]``.
         doc: one line, with the unit.
         source: author, year, arXiv.

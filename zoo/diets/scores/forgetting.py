@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.diets.scores.base import SCORES, Score, Trajectory
+from zoo.diets.scores.base import SCORES, EpochTrail, Score
 
 __all__ = ["forgetting", "forgetting_events"]
 
@@ -27,7 +27,7 @@ def forgetting_events(correct: Tensor) -> Tensor:
     return torch.where(correct.any(1), events, float(correct.shape[1]))
 
 
-def forgetting(trajectory: Trajectory) -> Tensor:
+def forgetting(trajectory: EpochTrail) -> Tensor:
     """Return :func:`forgetting_events` of a trajectory."""
     return forgetting_events(trajectory.correct)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-__all__ = ["ATTEMPTS", "Failed", "Schedule"]
+__all__ = ["ATTEMPTS", "Failed", "Queue"]
 
 #: Attempts at a task that end without a new checkpoint, after which it has failed.
 ATTEMPTS = 3
@@ -42,7 +42,7 @@ class _Progress:
 
 
 @dataclass(slots=True)
-class Schedule(Generic[T]):
+class Queue(Generic[T]):
     """The tasks of one call of ``zoo run``.
 
     Args:
@@ -76,7 +76,7 @@ class Schedule(Generic[T]):
         return len(self._busy)
 
     def committed(self, task: T) -> int:
-        """Return the committed checkpoints of a task, as far as this schedule was told."""
+        """Return the committed checkpoints of a task, as far as this queue was told."""
         return self._known[task].committed if task in self._known else 0
 
     def next(self, now: float) -> T | None:

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from zoo.launch.schedule import ATTEMPTS, Schedule
+from zoo.launch.queue import ATTEMPTS, Queue
 from zoo.stages.cost import makespan, rough_seconds
 from zoo.train.plan import Task
 from zoo.train.planner import plan as make_plan
@@ -16,56 +16,56 @@ A, B = Task("mlp", 0, 0, 4), Task("mlp", 1, 4, 8)
 
 
 def test_tasks_are_handed_out_once_and_in_order():
-    schedule = Schedule([A, B])
-    assert schedule.next(0.0) == A
-    assert schedule.next(0.0) == B
-    assert schedule.next(0.0) is None
-    assert schedule.open
-    schedule.finished(A)
-    schedule.finished(B)
-    assert not schedule.open
-    assert schedule.done == [A, B]
+    queue = Queue([A, B])
+    assert queue.next(0.0) == A
+    assert queue.next(0.0) == B
+    assert queue.next(0.0) is None
+    assert queue.open
+    queue.finished(A)
+    queue.finished(B)
+    assert not queue.open
+    assert queue.done == [A, B]
 
 
 def test_three_attempts_without_progress_and_no_more():
-    schedule = Schedule([A])
+    queue = Queue([A])
     for attempt in range(ATTEMPTS):
-        task = schedule.next(0.0)
+        task = queue.next(0.0)
         assert task == A
-        schedule.progress(A, 2)  # where the task stands when the attempt begins: no progress
-        failed = schedule.broke(A, "why", "trace")
+        queue.progress(A, 2)  # where the task stands when the attempt begins: no progress
+        failed = queue.broke(A, "why", "trace")
         assert (failed is None) == (attempt < ATTEMPTS - 1)
     assert failed is not None
     assert (failed.task, failed.reason, failed.traceback) == (A, "why", "trace")
-    assert not schedule.open
-    assert schedule.next(0.0) is None
+    assert not queue.open
+    assert queue.next(0.0) is None
 
 
 def test_progress_buys_new_attempts():
-    schedule = Schedule([A])
+    queue = Queue([A])
     for committed in range(3 * ATTEMPTS):
-        schedule.next(0.0)
-        schedule.progress(A, committed)
-        schedule.progress(A, committed + 1)
-        assert schedule.broke(A, "why", "") is None
+        queue.next(0.0)
+        queue.progress(A, committed)
+        queue.progress(A, committed + 1)
+        assert queue.broke(A, "why", "") is None
     for _ in range(ATTEMPTS - 1):
-        schedule.next(0.0)
-        assert schedule.broke(A, "why", "") is None
-    schedule.next(0.0)
-    assert schedule.broke(A, "why", "") is not None
+        queue.next(0.0)
+        assert queue.broke(A, "why", "") is None
+    queue.next(0.0)
+    assert queue.broke(A, "why", "") is not None
 
 
 def test_a_task_of_another_process_is_asked_for_again_later():
-    schedule = Schedule([A])
-    schedule.next(10.0)
-    schedule.owned_elsewhere(A, 10.0)
-    assert schedule.open
-    assert schedule.elsewhere == 1
-    assert schedule.next(10.1) is None
-    assert schedule.next(20.0) == A
-    assert schedule.elsewhere == 0
-    schedule.finished(A)
-    assert not schedule.open
+    queue = Queue([A])
+    queue.next(10.0)
+    queue.owned_elsewhere(A, 10.0)
+    assert queue.open
+    assert queue.elsewhere == 1
+    assert queue.next(10.1) is None
+    assert queue.next(20.0) == A
+    assert queue.elsewhere == 0
+    queue.finished(A)
+    assert not queue.open
 
 
 @pytest.mark.parametrize("seed", range(20))
