@@ -25,7 +25,7 @@ from zoo.dataset.structure import structure_of
 from zoo.diets.scoring import score_models
 from zoo.errors import TrainError
 from zoo.landscape import CELL_METRICS, MODEL_METRICS
-from zoo.landscape.blocks import measure_models, measure_pairs
+from zoo.landscape.blocks import Models, Wanted, measure_models, measure_pairs
 from zoo.launch.reproduce import reproduce
 from zoo.provenance import fingerprint, fingerprint_changes
 from zoo.report.surface import loss_around
@@ -326,18 +326,19 @@ def _of_rows(view, network, rows, structure, x, y):
 
 def _measured(network, data, view, raw):
     runs = [view.spec(i) for i in range(2)]
+    models = Models(network, data, runs, raw)
     sizes = {"train": 64, "test": 64, "mixup": 64}
     found = {}
     for metric in ("curvature", "collapse", "noise"):
         options = MODEL_METRICS[metric].options
         lr = np.full(2, 0.1)
-        values = measure_models(metric, options, sizes, network, data, runs, raw, lr)
+        values = measure_models(Wanted(metric, options, sizes), models, lr)
         found |= {f"{metric} {name}": v for name, v in values.items()}
     for metric in ("similarity", "connectivity"):
         options = {**CELL_METRICS[metric].options}
         if metric == "connectivity":
             options |= {"epochs": 1, "min_steps": 6}
-        values = measure_pairs(metric, options, sizes, network, data, runs, raw, [(0, 1)])
+        values = measure_pairs(Wanted(metric, options, sizes), models, [(0, 1)])
         found |= {f"{metric} {name}": v for name, v in values.items()}
     return found
 

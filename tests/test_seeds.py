@@ -248,6 +248,8 @@ def test_stream_numbers_never_change():
         "PHASES": 20,
         "DIET": 30,
         "DYNAMIC_DIET": 31,
+        "REPLACEMENT": 40,
+        "FRESH": 41,
     }
     assert {s.name: s.value for s in Stream}.items() <= given.items()
     assert len(set(given.values())) == len(given)

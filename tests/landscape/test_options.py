@@ -8,7 +8,7 @@ import torch
 
 from zoo.architectures import build, initial_row
 from zoo.landscape import CELL_METRICS
-from zoo.landscape.blocks import measure_models, measure_pairs
+from zoo.landscape.blocks import Models, Wanted, measure_models, measure_pairs
 from zoo.landscape.probes import PROBE_SIZES
 from zoo.seeds import Stream, normal
 from zoo.spec import Sweep
@@ -88,11 +88,11 @@ def values(metric, models, changed, sizes=SIZES):
     """What a metric gives, by the way that ``zoo landscape --set`` takes."""
     network, data, runs, rows = models
     settings = landscape_settings([metric], options={metric: {**BASE.get(metric, {}), **changed}})
-    options = settings["options"][metric]
+    wanted = Wanted(metric, settings["options"][metric], sizes)
     if metric in CELL_METRICS:
-        return measure_pairs(metric, options, sizes, network, data, runs, rows, [(0, 1)])
+        return measure_pairs(wanted, Models(network, data, runs, rows), [(0, 1)])
     lr = np.full(len(runs), 0.1)
-    return measure_models(metric, options, sizes, network, data, runs, rows, lr)
+    return measure_models(wanted, Models(network, data, runs, rows), lr)
 
 
 def same(a, b):

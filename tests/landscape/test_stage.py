@@ -18,7 +18,7 @@ from zoo.cli import main
 from zoo.errors import SpecError, StoreError
 from zoo.landscape import CELL_METRICS, MODEL_METRICS
 from zoo.landscape.base import applying
-from zoo.landscape.blocks import measure_models
+from zoo.landscape.blocks import Models, Wanted, measure_models
 from zoo.launch.local import run
 from zoo.launch.stages import run_stage
 from zoo.spec import Sweep
@@ -141,16 +141,11 @@ def test_values_are_those_of_the_pure_function(measured, settings):
     source = reader.cohorts[0]
     cohort = source.cohort
     for metric in ("curvature", "behaviour"):
-        found = measure_models(
-            metric,
-            settings["options"][metric],
-            settings["probes"],
-            _network(cohort),
-            _data(reader, cohort.id, {}),
-            cohort.runs[1:2],
-            source.read_weights([1], [2]),
-            source.metric("step_lr")[1:2, 2].astype(float),
-        )
+        wanted = Wanted(metric, settings["options"][metric], settings["probes"])
+        weights, data = source.read_weights([1], [2]), _data(reader, cohort.id, {})
+        models = Models(_network(cohort), data, cohort.runs[1:2], weights)
+        rate = source.metric("step_lr")[1:2, 2].astype(float)
+        found = measure_models(wanted, models, rate)
         for name, value in found.items():
             published = read_derived(measured, cohort.id, name)[1, 2]
             np.testing.assert_allclose(published, value[0], rtol=1e-4, atol=1e-6)

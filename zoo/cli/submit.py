@@ -165,7 +165,7 @@ def _task_key(text: str | None) -> tuple[str, int] | None:
 
 def _submit(args: argparse.Namespace, profile: ClusterProfile, more: dict[str, Any]) -> int:
     from zoo.errors import SchedulerError
-    from zoo.launch.drafting import drafted
+    from zoo.launch.drafting import Wish, drafted
     from zoo.launch.slurm import check_submitit
     from zoo.launch.slurm_client import slurm_config
     from zoo.launch.submit import one_at_a_time
@@ -183,16 +183,16 @@ def _submit(args: argparse.Namespace, profile: ClusterProfile, more: dict[str, A
         if not args.dry_run or args.test_only:
             raise
         max_array = profile.max_array or 1001
-    options = {
-        **more, "max_array": max_array, "limit": args.limit, "calibrate_s": args.calibrate,
-        "backend": args.backend, "create": not dry, "paths": given_data(args), "notice": _notice,
-    }  # fmt: skip
+    wish = Wish(
+        **more, max_array=max_array, limit=args.limit, calibrate_s=args.calibrate,
+        backend=args.backend, create=not dry, paths=given_data(args), notice=_notice,
+    )  # fmt: skip
     if dry:
-        ready = drafted(args.sweep, args.out, profile, **options)
+        ready = drafted(args.sweep, args.out, profile, wish)
         return show_dry_run(args, ready, plan_steps(ready, wishes))
     store = absolute(args.out or args.sweep)
     with one_at_a_time(store):
-        ready = drafted(args.sweep, args.out, profile, **options)
+        ready = drafted(args.sweep, args.out, profile, wish)
         if ready.status is not None and ready.status.trouble:
             raise SchedulerError(ready.status.trouble)
         done = hand_in_steps(ready, plan_steps(ready, wishes))

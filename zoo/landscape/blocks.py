@@ -7,6 +7,7 @@ does not hang on its slot.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,7 @@ from zoo.landscape.stacked import without_bad
 from zoo.spec.run import RunSpec
 from zoo.train.task_data import TaskData
 
-__all__ = ["block_rows", "measure_models", "measure_pairs", "model_seed"]
+__all__ = ["Models", "Wanted", "block_rows", "measure_models", "measure_pairs", "model_seed"]
 
 #: Values of one example's activations, over all examples and models, that a block may keep.
 _VALUES = 1 << 22
@@ -69,35 +70,55 @@ def _padded(rows: Sequence[int], size: int) -> list[int]:
     return [*rows, *[rows[-1]] * (size - len(rows))]
 
 
-@pinned(gradients="off")
-def measure_models(
-    metric: str,
-    options: Mapping[str, Any],
-    sizes: Mapping[str, int],
-    network: Network,
-    data: TaskData,
-    runs: Sequence[RunSpec],
-    weights: NDArray[np.float32],
-    lr: _F64,
-    kept: Mapping[str, NDArray[np.int64]] | None = None,
-) -> dict[str, _F64]:
-    """Return a metric's columns ``[n, ...]`` for n models of one cohort.
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """What is to be measured.
 
     Args:
-        metric: one of :data:`MODEL_METRICS`.
+        metric: one of :data:`MODEL_METRICS` or :data:`CELL_METRICS`.
         options: of the metric.
         sizes: of the probes.
+    """
+
+    metric: str
+    options: Mapping[str, Any]
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Models:
+    """n models of one architecture on one data set.
+
+    Args:
         network: the architecture.
         data: the data set.
         runs: ``[n]`` resolved specs.
         weights: ``[n, P]``; a row with NaN gives NaN.
-        lr: ``[n]`` learning rate at the checkpoint.
         kept: run id → ids of the examples that its diet keeps.
     """
+
+    network: Network
+    data: TaskData
+    runs: Sequence[RunSpec]
+    weights: NDArray[np.float32]
+    kept: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+
+
+@pinned(gradients="off")
+def measure_models(wanted: Wanted, models: Models, lr: _F64) -> dict[str, _F64]:
+    """Return a metric's columns ``[n, ...]`` for n models of one cohort.
+
+    Args:
+        wanted: a metric of models.
+        models: the models.
+        lr: ``[n]`` learning rate at the checkpoint.
+    """
+    metric, options, sizes = wanted.metric, wanted.options, wanted.sizes
+    network, data, runs = models.network, models.data, models.runs
     entry = MODEL_METRICS[metric]
     test = held_out_probe(data, sizes["test"])
-    slab, fine = without_bad(torch.from_numpy(np.asarray(weights, dtype=np.float32)))
-    sets = _training_sets(runs, data, kept or {})
+    slab, fine = without_bad(torch.from_numpy(np.asarray(models.weights, dtype=np.float32)))
+    sets = _training_sets(runs, data, models.kept)
     out: dict[str, Tensor] = {}
     for alike in _alike([len(s.ids) for s in sets]):
         size = min(block_rows(network, sizes["train"]), len(alike))
@@ -160,26 +181,20 @@ def _pair_set(first: TrainingSet, second: TrainingSet, published: TrainingSet) -
 
 @pinned(gradients="off")
 def measure_pairs(
-    metric: str,
-    options: Mapping[str, Any],
-    sizes: Mapping[str, int],
-    network: Network,
-    data: TaskData,
-    runs: Sequence[RunSpec],
-    weights: NDArray[np.float32],
-    pairs: Sequence[tuple[int, int]],
-    kept: Mapping[str, NDArray[np.int64]] | None = None,
+    wanted: Wanted, models: Models, pairs: Sequence[tuple[int, int]]
 ) -> dict[str, _F64]:
     """Return a metric's columns ``[Q, ...]`` for Q pairs among n models of one architecture.
 
     Args:
-        metric: one of :data:`CELL_METRICS`.
-        options, sizes, network, data, runs, weights, kept: as :func:`measure_models` has them.
+        wanted: a metric of cells.
+        models: the models.
         pairs: positions of each pair's models.
     """
+    metric, options, sizes = wanted.metric, wanted.options, wanted.sizes
+    network, data, runs = models.network, models.data, models.runs
     entry = CELL_METRICS[metric]
-    slab, fine = without_bad(torch.from_numpy(np.asarray(weights, dtype=np.float32)))
-    sets = _training_sets(runs, data, kept or {})
+    slab, fine = without_bad(torch.from_numpy(np.asarray(models.weights, dtype=np.float32)))
+    sets = _training_sets(runs, data, models.kept)
     published = published_set(data)
     meant = [_pair_set(sets[a], sets[b], published) for a, b in pairs]
     examples = max(sizes["train"], options.get("statistics", CURVE_OPTIONS["statistics"]))

@@ -22,7 +22,7 @@ from zoo.store.locks import watch_leases
 from zoo.train import planner
 from zoo.train.plan import Plan
 
-__all__ = ["WANTED", "Prepared", "drafted"]
+__all__ = ["WANTED", "Prepared", "Wish", "drafted"]
 
 #: What a plain submission takes: whatever nobody has, nothing that failed.
 WANTED = ("waiting", "stopped")
@@ -47,27 +47,11 @@ class Prepared:
     draft: Draft
 
 
-def drafted(
-    source: str | os.PathLike[str],
-    out: str | os.PathLike[str] | None,
-    profile: ClusterProfile,
-    *,
-    wanted: Sequence[str] = WANTED,
-    only: TaskKey | None = None,
-    max_array: int = 1001,
-    limit: int | None = None,
-    calibrate_s: float = 8.0,
-    backend: str | None = None,
-    create: bool = True,
-    paths: Mapping[str, str] | None = None,
-    notice: Callable[[str], None] = lambda text: None,
-) -> Prepared:
-    """Return the draft of a submission.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be submitted, and how.
 
     Args:
-        source: a sweep file, or a store that is not complete.
-        out: the store; may be left out where ``source`` is one.
-        profile: the profile.
         wanted: words of the tasks to submit.
         only: one task.
         max_array: the largest array that the scheduler takes.
@@ -78,22 +62,48 @@ def drafted(
             nothing else tells whether they are alive; False changes nothing, and does not wait.
         paths: data set or score file -> path, before environment variables and the sweep's own.
         notice: told why it takes a while.
+    """
+
+    wanted: Sequence[str] = WANTED
+    only: TaskKey | None = None
+    max_array: int = 1001
+    limit: int | None = None
+    calibrate_s: float = 8.0
+    backend: str | None = None
+    create: bool = True
+    paths: Mapping[str, str] | None = None
+    notice: Callable[[str], None] = lambda text: None
+
+
+def drafted(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None,
+    profile: ClusterProfile,
+    wish: Wish,
+) -> Prepared:
+    """Return the draft of a submission.
+
+    Args:
+        source: a sweep file, or a store that is not complete.
+        out: the store; may be left out where ``source`` is one.
+        profile: the profile.
+        wish: what is to be submitted.
 
     Raises:
         SpecError: a bad sweep, or one that does not fit the store.
         DataError: a data set is missing or another one.
         StoreError: the store cannot be made or read.
     """
-    path, plan, places = _plan(source, out, backend, profile.device, create=create, paths=paths)
+    path, plan, places = _plan(source, out, wish, profile.device)
     if problems := wrong_device(plan, profile.device):
         raise SpecError(problems, f"profile {profile.name!r}")
     status = cluster_status(path) if is_store(path) else None
-    if create and status is not None:
-        status = _watched(path, status, notice)
-    tasks, skipped = select(plan, status, wanted, only=only)
+    if wish.create and status is not None:
+        status = _watched(path, status, wish.notice)
+    tasks, skipped = select(plan, status, wish.wanted, only=wish.only)
     cohorts = {cohort for cohort, _ in tasks}
     part = replace(plan, cohorts=tuple(c for c in plan.cohorts if c.id in cohorts))
-    cost = plan_cost(part, workers=profile.processes, paths=places, budget_s=calibrate_s)
+    cost = plan_cost(part, workers=profile.processes, paths=places, budget_s=wish.calibrate_s)
     committed: dict[TaskKey, int] = {}
     if status is not None:
         committed = {(line.cohort, line.task): line.committed for line in status.store.tasks}
@@ -102,8 +112,8 @@ def drafted(
         profile,
         tasks,
         task_seconds(part, cost, committed),
-        max_array=max_array,
-        limit=limit,
+        max_array=wish.max_array,
+        limit=wish.limit,
         skipped=skipped,
     )
     return Prepared(path, plan, cost, status, found)
@@ -125,11 +135,8 @@ def _watched(path: Path, status: ClusterStatus, notice: Callable[[str], None]) -
 def _plan(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None,
-    backend: str | None,
+    wish: Wish,
     device: str,
-    *,
-    create: bool,
-    paths: Mapping[str, str] | None,
 ) -> tuple[Path, Plan, Mapping[str, str]]:
     """Return the store, its plan, and where its data is."""
     if is_store(source):
@@ -137,16 +144,16 @@ def _plan(
         if out is not None and absolute(out).resolve() != path.resolve():
             message = f"{path} is a store already, and is finished where it is"
             raise SpecError([Problem("out", str(out), message, fix="leave --out away")], "submit")
-        return path, read_plan(path), data_paths(path, paths)
+        return path, read_plan(path), data_paths(path, wish.paths)
     sweep = load_sweep(source)
     if out is None:
         problem = Problem("out", None, "is missing", "the path of a store", "give --out PATH.zarr")
         raise SpecError([problem], "submit")
     path = absolute(out)
-    chosen = backend or str(sweep.options.get("backend", "auto"))
-    here = placed(sweep, paths)
-    if create:
-        plan = prepare_store(sweep, path, backend=chosen, device=device, paths=paths)
+    chosen = wish.backend or str(sweep.options.get("backend", "auto"))
+    here = placed(sweep, wish.paths)
+    if wish.create:
+        plan = prepare_store(sweep, path, backend=chosen, device=device, paths=wish.paths)
     elif is_store(path):
         plan = plan_extension(here, path, backend=chosen, device=device)[1]
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from zoo.architectures import Network, build
 from zoo.data import Dataset
 from zoo.errors import StoreError
 from zoo.landscape import CELL_METRICS, MODEL_METRICS
-from zoo.landscape.blocks import measure_models, measure_pairs
+from zoo.landscape.blocks import Models, Wanted, measure_models, measure_pairs
 from zoo.landscape.cells import all_pairs, ring_pairs
 from zoo.paths import absolute
 from zoo.spec.run import RunSpec
@@ -272,18 +272,12 @@ def _measured(
     """Return the values of a block's models, or of the pairs of its cells."""
     runs, weights, lr = _read(reader, block)
     cohort = block.cohort(reader.plan)
-    measure: Callable[..., _Arrays] = measure_pairs if block.cells else measure_models
-    return measure(
-        block.metric,
-        settings["options"][block.metric],
-        settings["probes"],
-        _network(cohort),
-        _data(reader, cohort.id, paths),
-        runs,
-        weights,
-        _pairs(block) if block.cells else lr,
-        _kept(path, reader.plan, block),
-    )
+    wanted = Wanted(block.metric, settings["options"][block.metric], settings["probes"])
+    data = _data(reader, cohort.id, paths)
+    models = Models(_network(cohort), data, runs, weights, _kept(path, reader.plan, block))
+    if block.cells:
+        return measure_pairs(wanted, models, _pairs(block))
+    return measure_models(wanted, models, lr)
 
 
 def _pairs(block: _Block) -> list[tuple[int, int]]:

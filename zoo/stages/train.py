@@ -167,10 +167,8 @@ def run_task(
     plan: Plan,
     task: Task,
     *,
-    backend: str = "auto",
-    device: str = "auto",
     paths: Mapping[str, str] | None = None,
-    on_commit: OnCommit | None = None,
+    on_commit: OnCommit = lambda committed: None,
     saver: Saver | None = None,
 ) -> str:
     """Train a task to its end, from its last committed checkpoint; return ``DONE`` or ``BUSY``.
@@ -179,8 +177,6 @@ def run_task(
         store: the store.
         plan: the store's plan.
         task: one of its tasks.
-        backend: ``"auto"`` takes the one that the cohort was planned with.
-        device: a torch device; ``"auto"`` takes the type that the cohort was planned for.
         paths: user paths of data sets.
         on_commit: told of every durable checkpoint.
         saver: saves between checkpoints; None = every ``SAVE_S`` seconds.
@@ -189,7 +185,7 @@ def run_task(
         ZooError: the data, the plan or the store do not allow it.
     """
     try:
-        return _run_task(store, plan, task, backend, device, paths, on_commit, saver or Saver())
+        return _run_task(store, plan, task, paths or {}, on_commit, saver or Saver())
     except LeaseLostError:
         return BUSY
 
@@ -198,13 +194,10 @@ def _run_task(
     store: str | Path,
     plan: Plan,
     task: Task,
-    backend: str,
-    device: str,
-    paths: Mapping[str, str] | None,
-    on_commit: OnCommit | None,
+    paths: Mapping[str, str],
+    told: OnCommit,
     saver: Saver,
 ) -> str:
-    told = on_commit or (lambda committed: None)
     cohort = plan.cohort(task.cohort)
     with claim_task(store, task) as owned:
         if not owned:
@@ -216,10 +209,8 @@ def _run_task(
         saver.writer = writer
         start = time.monotonic()
         with pinned():
-            trainer = TaskTrainer(
-                plan, cohort, task, backend=backend, device=device, paths=paths,
-                kept=kept_of_task(store, cohort, task),
-            )  # fmt: skip
+            kept = kept_of_task(store, cohort, task)
+            trainer = TaskTrainer(plan, cohort, task, paths=paths, kept=kept)
             resume, pause = writer.resume_point(), writer.pause_point()
             for checkpoint in trainer.run(resume, pause=pause, pauses=saver):
                 writer.commit(checkpoint)
