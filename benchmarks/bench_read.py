@@ -9,8 +9,8 @@ core. ``oindex`` is given an easier task: rows of one checkpoint, in order (it c
 * ``np.memmap``, ``h5py, contiguous`` and ``safetensors`` keep plain bytes, without compression or
   checksums; ``h5py, gzip`` compresses and checks (Fletcher-32), a row a chunk, as ``zoo export``
   may;
-* ``safetensors`` is one file of all rows; ``safetensors, a file a row`` and ``.pt, a file a row``
-  are what zoos are published as (torch.load with weights_only);
+* ``safetensors`` is one file of all rows; ``safetensors, a file per row`` and ``.pt, a file per
+  row`` are what zoos are published as (torch.load with weights_only);
 * MB/s are of float32 values delivered. ``cpu`` counts the seconds that the process computed and not
   those that it waited, so neighbours on a busy machine weigh less: it is the p50 of MB per
   CPU second.
@@ -139,10 +139,10 @@ def readers(folder):
         "h5py, contiguous": each(lambda r, k: h5["contiguous"][r, k]),
         "h5py, gzip": each(lambda r, k: h5["gzip"][r, k]),
         "safetensors": each(lambda r, k: whole[r : r + 1, k : k + 1][0, 0]),
-        "safetensors, a file a row": each(
+        "safetensors, a file per row": each(
             lambda r, k: one(folder / "st" / f"{r}-{k}.safetensors")["w"]
         ),
-        ".pt, a file a row": each(pickled),
+        ".pt, a file per row": each(pickled),
     }
 
 

@@ -43,7 +43,7 @@ from zoo.train.memory import keep_freed_memory
 from zoo.train.planner import OWN_GROUP, cohort_key, group_size
 from zoo.train.segment import stacked_segment
 from zoo.train.step import Recipe, State
-from zoo.train.task_data import TaskData
+from zoo.train.task_data import ExampleSet, TaskData
 
 BATCH = 32
 #: Models that vmap takes at once of modules that are not ours.
@@ -186,7 +186,8 @@ def zoo_engine(case: Case, data: Data, G: int, backend: str) -> Callable[[int], 
     network = build(runs[0], prepared.shape)
     stacked = network.inputs(data.x)
     loss = OBJECTIVES["cross_entropy"]("class")
-    task = TaskData(prepared, data.x, stacked, stacked, stacked, data.y[None], None, loss)
+    sets = {"train": ExampleSet(stacked, data.y[None], None)}
+    task = TaskData(prepared, data.x, stacked, sets, loss, None)
     key = cohort_key(runs[0], load("digits"), RecordSpec(steps=(1,)))
     recipe = Recipe(network, loss, OPTIMIZERS[case.optimizer], key, PRECISIONS["float32"],
                     conv_form(backend), dropout=False)  # fmt: skip
@@ -311,6 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--modules", action="store_true", help="the networks of docs/extend.md")
+    parser.add_argument("--only", default="", help="rows whose name has this text")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -325,6 +327,8 @@ def main() -> None:
     print(HEADER)
     rows = []
     for case in own_modules() if args.modules else cases(quick=args.quick):
+        if args.only not in f"{case.architecture}-{case.width} {case.norm} {case.optimizer}":
+            continue
         rows.append(run_case(case, data, args.steps, args.rounds))
         print(format_row(rows[-1]), flush=True)
     if args.json:

@@ -31,7 +31,7 @@ def difference(a, b):
 
 
 def read(path):
-    """Return the numbers that the findings hang on."""
+    """Return the numbers that the findings depend on."""
     cells = {
         (cell.label_noise, cell.rule, cell.keep): np.array(cell.values)
         for cell in accuracy_by_keep(zoo.open(path), by=())

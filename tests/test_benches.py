@@ -17,7 +17,7 @@ REPO = Path(__file__).parents[1]
     [
         (
             ["bench_read.py", "--models", "16", "--params", "500", "--rows", "8", "--repeat", "2"],
-            ["phasezoo", "zarr, oindex", "h5py, gzip", ".pt, a file a row", "safetensors"],
+            ["phasezoo", "zarr, oindex", "h5py, gzip", ".pt, a file per row", "safetensors"],
         ),
         (
             ["bench_landscape.py", "recipe", "--models", "2", "--exact", "1", "--repeats", "1"],

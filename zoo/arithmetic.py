@@ -1,4 +1,4 @@
-"""Arithmetic that hangs on nothing but its inputs: what the calling process has set is set aside.
+"""Arithmetic that depends on nothing but its inputs: what the calling process has set is set aside.
 
 torch and numpy compute by settings of the whole process: precision of matrix products, default type
 and device, autocast, threads, treatment of tiny numbers, ... A program that trains networks of its
@@ -144,7 +144,7 @@ SETTINGS: tuple[Setting, ...] = (
         torch._C._set_nnpack_enabled,
         value=True,
     ),
-    # The order in which three factors are contracted must not hang on an installed package.
+    # The order in which three factors are contracted must not depend on an installed package.
     _flag(torch.backends.opt_einsum, "enabled", value=False),
     # attention as plain products: fused kernels can be stacked over models by a loop alone, have
     # no forward-mode derivatives, and differ from one processor to the next

@@ -98,7 +98,7 @@ class StoreCorruptError(StoreError):
 
 
 class TrainError(ZooError, RuntimeError):
-    """Training that cannot start or go on (not a diverged model: that is a status)."""
+    """Training that cannot start or continue (not a diverged model: that is a status)."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:

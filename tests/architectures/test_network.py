@@ -201,7 +201,7 @@ def test_flops_agree_with_torch():
         ({"architecture": "mlp", "norm": "frn"}, (1, 8, 8), "more than one position"),
         ({"architecture": "cnn", "norm": "group", "width": 6}, (1, 8, 8), "do not divide"),
         ({"architecture": "cnn"}, (64,), "signals or images"),
-        ({"architecture": "mlp", "norm": "group", "width": 4}, (64,), "one value a group"),
+        ({"architecture": "mlp", "norm": "group", "width": 4}, (64,), "one value per group"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, shape, match):

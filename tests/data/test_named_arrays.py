@@ -148,7 +148,7 @@ BAD = {
         tokens(test_tokens=None, test_x=np.zeros((6, 5))),
         [r"test_x = 'x': unlike train_tokens; allowed: tokens"],
     ),
-    "two inputs": (tokens(train_x=np.zeros((12, 5))), [r"train_tokens: stands beside train_x"]),
+    "two inputs": (tokens(train_x=np.zeros((12, 5))), [r"train_tokens: is given beside train_x"]),
     "floats as tokens": (
         tokens(train_tokens=np.zeros((12, 5))), [r"train_tokens = 'float64': bad dtype"]
     ),

@@ -136,7 +136,7 @@ def test_scores_are_those_of_other_libraries(n, seed):
 
 
 def test_intervals_resample_runs_and_not_rows():
-    """With all rows of a run equal, more rows a run must not narrow the interval."""
+    """With all rows of a run equal, more rows per run must not narrow the interval."""
     rng = np.random.default_rng(0)
     truth, noise = rng.normal(size=40), rng.normal(size=40)
     once = score_predictions(truth, truth + noise, np.arange(40), classes=False)

@@ -35,7 +35,7 @@ SEEDS = 3
 
 
 def publish_cells(path, *, name="v1", shift=0.0):
-    """Publish made-up tables of cells and pairs, three runs a cell; return the members."""
+    """Publish made-up tables of cells and pairs, three runs per cell; return the members."""
     plan = read_plan(path)
     ids = [i for cohort in plan.cohorts for i in cohort.run_ids]
     n = len(NUMBERS)

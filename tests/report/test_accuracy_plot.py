@@ -16,7 +16,7 @@ from zoo.spec.run import RunSpec
 
 
 def small_zoo(*, axes=None, norms=("none", "batch"), widths=(4, 8), batches=(4, 8), lrs=(0.1,)):
-    """Return a zoo of two seeds a cell; accuracy = width / 10 + 0.001 checkpoint."""
+    """Return a zoo of two seeds per cell; accuracy = width / 10 + 0.001 checkpoint."""
     rng = np.random.default_rng(0)
     cohorts = []
     for norm in norms:
@@ -136,7 +136,7 @@ def test_plot_errors(tmp_path, monkeypatch):
         accuracy_plot(zoo, tmp_path / "a.png", value="width")
     with pytest.raises(QueryError, match="did you mean 'width'"):
         accuracy_plot(zoo, tmp_path / "a.png", load="widht")
-    with pytest.raises(QueryError, match="one row a run"):
+    with pytest.raises(QueryError, match="one row per run"):
         accuracy_plot(zoo, tmp_path / "a.png", load="epoch")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"phasezoo\[plot\]"):

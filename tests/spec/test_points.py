@@ -76,7 +76,7 @@ def test_the_shifted_sequence_is_a_sobol_sequence():
 
 
 def test_values_never_change():
-    """Run ids hang on these numbers: a change here orphans every sampled zoo."""
+    """Run ids depend on these numbers: a change here orphans every sampled zoo."""
     np.testing.assert_allclose(
         unit_points("random", ["lr"], 3, 0)[:, 0], GOLDEN["random"], 0, 1e-15
     )

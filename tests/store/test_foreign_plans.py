@@ -195,8 +195,8 @@ def longer(cohort):
 
 #: How a plan can disagree with the commits that are there.
 OTHERS = {
-    "fewer rows a task": lambda cohort: cohort.update(task_rows=2),
-    "more rows a task": lambda cohort: cohort.update(task_rows=12),
+    "fewer rows per task": lambda cohort: cohort.update(task_rows=2),
+    "more rows per task": lambda cohort: cohort.update(task_rows=12),
     "fewer checkpoints": shorter,
     "more checkpoints": longer,
 }

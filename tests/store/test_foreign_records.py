@@ -77,7 +77,7 @@ def everything(path):
 
 
 def rest(path):
-    """Return what does not hang on the record."""
+    """Return what does not depend on the record."""
     opened = zoo.open(path)
     other = opened.query("cohort == 'mlp-b'")
     return (

@@ -1,4 +1,4 @@
-"""A store is read as it stands there: no rule of today is applied to what was planned before."""
+"""A store is read as it is there: no rule of today is applied to what was planned before."""
 
 from __future__ import annotations
 

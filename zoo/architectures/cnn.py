@@ -21,7 +21,7 @@ from zoo.spec.run import RunSpec
 
 __all__ = ["cnn"]
 
-#: Convolutions that halve the map; deeper nets go on at stride 1.
+#: Convolutions that halve the map; deeper nets stay at stride 1.
 _STRIDED = 3
 
 

@@ -19,7 +19,7 @@ LAYERS = 256
 
 
 class Dropout(Unary):
-    """y = x · [u ≥ p] / (1 − p) with u uniform, one p a model (Srivastava et al. 2014).
+    """y = x · [u ≥ p] / (1 − p) with u uniform, one p per model (Srivastava et al. 2014).
 
     Args:
         path: place in the module tree.

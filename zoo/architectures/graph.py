@@ -1,7 +1,7 @@
 """The graph of a network, and the one walk over it that every pass is made of.
 
 Node i makes value i from the values that its edges name; :data:`EXAMPLE` is what comes in. A value
-that several nodes read is a residual link or a branch; an op that stands at several nodes has tied
+that several nodes read is a residual link or a branch; an op that is at several nodes has tied
 weights.
 """
 
@@ -103,7 +103,7 @@ class Graph:
             d: gradient of the output, or anything of its shape that flows as a gradient does.
             visit: from (index, op, gradient of its value, which inputs need one) returns the
                 gradients of what it reads.
-            to_example: go on to the example.
+            to_example: continue to the example.
 
         Returns:
             The gradient of the example if it is wanted, otherwise None.

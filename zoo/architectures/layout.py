@@ -1,4 +1,4 @@
-"""The parameter layout: where each tensor of a model stands in its slab row, and its role."""
+"""The parameter layout: where each tensor of a model is in its slab row, and its role."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Layout:
         raise no_such(name, "tensor", [segment.name for segment in self.segments])
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return a JSON-ready list, one entry a segment."""
+        """Return a JSON-ready list, one entry per segment."""
         return [{**asdict(s), "shape": list(s.shape)} for s in self.segments]
 
     @classmethod

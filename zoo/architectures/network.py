@@ -93,7 +93,7 @@ class Network:
 
     @property
     def bits_vary(self) -> bool:
-        """Whether a model's bits hang on how many run together; see :class:`Op`."""
+        """Whether a model's bits depend on how many run together; see :class:`Op`."""
         return any(op.bits_vary for op in self.ops)
 
     @property
@@ -245,7 +245,7 @@ def _layout(graph: Graph) -> Layout:
     ops = {id(node.op): node.op for node in graph.nodes}.values()
     for op in ops:
         if places[id(op)] > 1 and any(param.role == BUFFER for param in op.params()):
-            msg = f"{op.path} stands at several nodes: running statistics cannot be shared"
+            msg = f"{op.path} is at several nodes: running statistics cannot be shared"
             raise ValueError(msg)
     owned = [(op.key(param.suffix), param) for op in ops for param in op.params()]
     ordered = [o for o in owned if o[1].role != BUFFER] + [o for o in owned if o[1].role == BUFFER]

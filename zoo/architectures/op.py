@@ -67,7 +67,7 @@ class Op(ABC):
 
     #: Whether the plain module takes channels last, ``[B, T, C]``, unlike ``[B, C, ...]``.
     channels_last = False
-    #: Whether a model's bits hang on how many run together, as those of code that is not ours may:
+    #: Whether a model's bits depend on how many run together, as those of foreign code may:
     #: groups of such networks are all of one size.
     bits_vary = False
     #: Whether what it reads are features that its weight turns into logits, as a last linear layer.

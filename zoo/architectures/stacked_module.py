@@ -274,7 +274,7 @@ def _check_norms(module: nn.Module) -> None:
     for name, child in module.named_modules():
         if isinstance(child, _NormBase) and child.track_running_stats and child.momentum is None:
             msg = (
-                f"{name} averages over all batches (momentum=None), which hangs on how many there"
+                f"{name} averages over all batches (momentum=None), which depends on how many there"
                 " were: give it a momentum"
             )
             raise ModuleError(msg)

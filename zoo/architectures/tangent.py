@@ -1,4 +1,4 @@
-"""Directional derivatives of the stacked forward and backward passes, one rule an op.
+"""Directional derivatives of the stacked forward and backward passes, one rule per op.
 
 Pearlmutter 1994, "Fast exact multiplication by the Hessian": the derivative of the gradient along a
 direction v is a second forward and backward pass, linear in v. What does not depend on v (inputs,

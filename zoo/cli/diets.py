@@ -64,7 +64,9 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_view_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``zoo diets`` takes besides the store."""
-    parser.add_argument("--plot", metavar="FILE", help="draw accuracy against keep, a line a rule")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw accuracy against keep, a line per rule"
+    )
     parser.add_argument("--page", metavar="FILE", help="draw the easiest and hardest examples")
     parser.add_argument("--score", metavar="NAME", help="score of the page (default: el2n)")
     parser.add_argument("--epoch", type=float, metavar="E", help="its epoch (default: the last)")

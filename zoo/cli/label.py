@@ -206,7 +206,7 @@ def _facts(labels: Labels) -> dict[str, Any]:
 
 
 def _rows(labels: Labels, rest: list[str]) -> list[dict[str, Any]]:
-    """Return one mapping a cell, JSON-ready."""
+    """Return one mapping per cell, JSON-ready."""
     from zoo.phases import INPUTS
     from zoo.report import json_rows
 

@@ -139,7 +139,7 @@ def _store(parser: _Parser) -> None:
 def _workers(parser: _Parser) -> None:
     parser.add_argument(
         "--workers", "-j", type=_count, metavar="N",
-        help="processes of one thread each (default: what the sweep says, or one a core; "
+        help="processes of one thread each (default: what the sweep says, or one per core; "
         "0 = none, train in this process)",
     )  # fmt: skip
     parser.add_argument(
@@ -274,7 +274,7 @@ def _add_landscape(verbs: Any) -> None:
     add_data_option(measure)
     measure.add_argument(
         "--workers", "-j", type=_count, metavar="N",
-        help="processes of one thread each (default: one a core; 0 = none)",
+        help="processes of one thread each (default: one per core; 0 = none)",
     )  # fmt: skip
     _json(measure)
 

@@ -66,7 +66,7 @@ def _of_split(split: str, held: Mapping[str, Array], classes: int | None) -> Ite
     for group in (inputs, targets):
         if len(group) > 1:
             name, other = f"{split}_{group[1]}", f"{split}_{group[0]}"
-            yield Problem(name, None, f"stands beside {other}", f"one of {', '.join(group)}")
+            yield Problem(name, None, f"is given beside {other}", f"one of {', '.join(group)}")
     if "sequence" in inputs:
         for role in (*targets, *({"mask", "weight"} & held.keys())):
             message = "a sequence brings its own targets: what comes next"

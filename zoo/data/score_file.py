@@ -22,7 +22,7 @@ def read_scores(
     """Return the scores of a file ``[N]``, in the published order of the training set.
 
     Args:
-        path: ``.npy``, or text with a number a line.
+        path: ``.npy``, or text with a number per line.
         count: N, to be checked.
         name: the score as the sweep names it, for messages.
 
@@ -35,7 +35,7 @@ def read_scores(
     if not file.is_file():
         msg = (
             f"score = {score!r}: there is no such file: {file}; allowed: a .npy file, or text with"
-            f" one number a line; if it lies elsewhere, give --data '{score}=PATH' on the command"
+            f" one number per line; if it lies elsewhere, give --data '{score}=PATH' on the command"
             f" line or paths={{{score!r}: ...}} in Python"
         )
         raise MissingDataError(msg)
@@ -43,7 +43,7 @@ def read_scores(
         values = _read(file)
         found = np.asarray(values, dtype=np.float64)
     except (ValueError, OSError) as error:
-        allowed = "a .npy file, or text with one number a line"
+        allowed = "a .npy file, or text with one number per line"
         msg = f"score = {score!r}: {file} cannot be read ({error}); allowed: {allowed}"
         raise DataError(msg) from error
     if found.ndim != 1 or not np.isfinite(found).all() or count not in (None, len(found)):

@@ -91,7 +91,7 @@ class AnyZoo(Protocol):
         columns: Iterable[str] | None = None,
         **conditions: Any,
     ) -> NDArray[Any]:
-        """Return a structured array with one row a run."""
+        """Return a structured array with one row per run."""
 
     def query(self, predicate: str | None = None, **conditions: Any) -> AnyView:
         """Return the recorded checkpoints that meet every condition."""

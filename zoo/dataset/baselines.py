@@ -1,7 +1,7 @@
 """The baselines: ridge, gradient boosting, and the small equivariant network.
 
 Each is fitted on training rows alone and answers every task: numbers are predicted in units of
-their training deviation, classes by one score a class. Nothing is tuned on the rows it is tested
+their training deviation, classes by one score per class. Nothing is tuned on the rows it is tested
 on, and boosting has no early stopping that could.
 """
 

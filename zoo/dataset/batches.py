@@ -75,7 +75,7 @@ def plan_batches(
 def _mixed(
     shards: NDArray[np.int64], positions: NDArray[np.int64], seed: int, draw: int, window: int
 ) -> NDArray[np.int64]:
-    """Return positions in random order, shards that stand in one window together."""
+    """Return positions in random order, shards of one window together."""
     codes = np.unique(shards, return_inverse=True)[1]
     place = permutation(seed, Stream.ORDER, draw, int(codes.max()) + 1 if len(codes) else 0)
     windows = np.argsort(place)[codes] // window

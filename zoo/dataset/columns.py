@@ -1,7 +1,7 @@
 """The columns of a zoo: what can be asked for, and each cohort's values, read on first use.
 
-A column has one value a run (``[M]``) or one a checkpoint (``[M, K]``). Spec fields keep their own
-names, so ``lr`` is the run's peak learning rate; the recorded learning rate of a checkpoint is
+A column has one value per run (``[M]``) or one per checkpoint (``[M, K]``). Spec fields keep their
+own names, so ``lr`` is the run's peak learning rate; the recorded learning rate of a checkpoint is
 ``step_lr``.
 """
 

@@ -94,7 +94,7 @@ def raw_weights(view: View) -> Features:
     """Return the trained weights themselves, ``[n, D]``.
 
     Rows of several layouts are brought to one: each tensor into the low corner of the largest of
-    its name, zeros elsewhere, so that equal units stand in equal columns.
+    its name, zeros elsewhere, so that equal units are in equal columns.
     """
     cohorts = [view.zoo.plan.cohorts[i] for i in np.unique(view.cohort_index)]
     largest: dict[str, tuple[int, ...]] = {}

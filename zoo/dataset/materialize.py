@@ -1,7 +1,7 @@
 """A view's weights as memory-mapped arrays: read once from the store, then at memory speed.
 
 A map is known by what it holds: the data sets' fingerprints, the runs, and a checksum of each row's
-weights. Its own checksum stands in a record beside it and is checked when a process maps it first.
+weights. Its own checksum is in a record beside it and is checked when a process maps it first.
 """
 
 from __future__ import annotations

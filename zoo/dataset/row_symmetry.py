@@ -32,7 +32,7 @@ def tensor_of(rows: Tensor, layout: Layout, name: str) -> Tensor:
 def permute_rows(
     rows: Tensor, structure: Structure, group: PermutationGroup, orders: Tensor
 ) -> Tensor:
-    """Return rows whose units stand in a new order: unit i is what unit ``orders[:, i]`` was.
+    """Return rows whose units are in a new order: unit i is what unit ``orders[:, i]`` was.
 
     Args:
         rows: ``[B, P]``.

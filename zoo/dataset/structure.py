@@ -36,7 +36,7 @@ class Structure:
     activation do not, even where their layouts are equal.
 
     Args:
-        layout: where each tensor stands in a row.
+        layout: where each tensor is in a row.
         groups: units that may be permuted, from input to output.
         units: scale and sign symmetries, from input to output.
         family: architecture family.

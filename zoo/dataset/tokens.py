@@ -27,7 +27,7 @@ __all__ = ["TokenLayout", "Tokens", "layers_of", "rows_from_tokens", "token_layo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenLayout:
-    """Where each value of a row stands in the tokens.
+    """Where each value of a row is in the tokens.
 
     Args:
         layout: of the rows.

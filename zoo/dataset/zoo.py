@@ -165,7 +165,7 @@ class Zoo:
         ``z.query("test_accuracy > 0.9 and epoch == -1")`` and
         ``z.query(norm="batch", width=(64, None), epoch=-1)`` may be combined. A row of the result
         is always a recorded checkpoint, in plan order and then by step; a query that says nothing
-        about checkpoints gives all of each run's. For one row a run, see :meth:`runs`.
+        about checkpoints gives all of each run's. For one row per run, see :meth:`runs`.
 
         Args:
             predicate: Python comparisons over the columns, ``and or not in``; nothing is evaluated
@@ -196,7 +196,7 @@ class Zoo:
         columns: Iterable[str] | None = None,
         **conditions: Any,
     ) -> NDArray[Any]:
-        """Return a structured array with one row a run, also for runs with nothing recorded.
+        """Return a structured array with one row per run, also for runs with nothing recorded.
 
         Args:
             predicate: as in :meth:`query`, over the columns of a run.
@@ -204,7 +204,7 @@ class Zoo:
             conditions: as in :meth:`query`.
 
         Raises:
-            QueryError: unknown columns, or columns that have a value a checkpoint.
+            QueryError: unknown columns, or columns that have a value per checkpoint.
         """
         per_run = tuple(c.name for c in self.column_info.values() if c.per == "run")
         names = per_run if columns is None else column_names(columns)
@@ -214,8 +214,8 @@ class Zoo:
                 raise unknown_column(name, self.columns)
             if name not in per_run:
                 msg = (
-                    f"column {name!r} has a value at each checkpoint, and runs() has one row a run;"
-                    f" use query(...) (epoch == -1 gives each run's last checkpoint)"
+                    f"column {name!r} has a value at each checkpoint, and runs() has one row per"
+                    f" run; use query(...) (epoch == -1 gives each run's last checkpoint)"
                 )
                 raise QueryError(msg)
         masks = [

@@ -33,7 +33,7 @@ def seed_agreement(values: Scores) -> dict[str, float]:
     """Return how far models agree: ``one`` with one, and the means of two ``halves``.
 
     Args:
-        values: ``[S, N]``, a row a model.
+        values: ``[S, N]``, a row per model.
     """
     rows = healthy(values)
     if len(rows) < 2:

@@ -221,7 +221,7 @@ def score_block(job: ScoringJob, block: int, *, paths: Mapping[str, str]) -> Arr
 
 
 def _padded(slab: Tensor) -> Tensor:
-    """Return a slab of a whole block, so that a model's bits do not hang on how many there are."""
+    """Return a slab of a whole block, so that a model's bits do not depend on their number."""
     return torch.cat([slab, slab[-1:].expand(BLOCK - len(slab), -1)])
 
 

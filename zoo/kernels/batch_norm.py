@@ -197,7 +197,7 @@ def _forward_kernel(
     B: constexpr, T: constexpr, C: constexpr, V: constexpr, BATCHES: constexpr, ACT: constexpr,
     VALID: constexpr, EPS: constexpr, BR: constexpr, BC: constexpr,
 ) -> None:  # fmt: skip
-    """BC channels of one model a program, one virtual batch after another."""
+    """BC channels of one model per program, one virtual batch after another."""
     model = tl.program_id(0).to(tl.int64)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     on = c < C
@@ -243,7 +243,7 @@ def _backward_kernel(
     B: constexpr, T: constexpr, C: constexpr, V: constexpr, BATCHES: constexpr, ACT: constexpr,
     VALID: constexpr, BR: constexpr, BC: constexpr,
 ) -> None:  # fmt: skip
-    """BC channels of one model a program: two sums a virtual batch, then dx."""
+    """BC channels of one model per program: two sums per virtual batch, then dx."""
     model = tl.program_id(0).to(tl.int64)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     on = c < C

@@ -175,7 +175,7 @@ def _forward_kernel(
     WIDTH: constexpr, OUT_H: constexpr, OUT_W: constexpr, STRIDE_H: constexpr, STRIDE: constexpr,
     TAPS_H: constexpr, HALF: constexpr, BK: constexpr,
 ) -> None:  # fmt: skip
-    """BM output positions by BN output channels of one model a program."""
+    """BM output positions by BN output channels of one model per program."""
     model = tl.program_id(0).to(tl.int64)
     ROWS: tl.constexpr = B * OUT_H * OUT_W
     TAPS: tl.constexpr = TAPS_H * 3
@@ -243,7 +243,7 @@ def _input_kernel(
     WIDTH: constexpr, OUT_H: constexpr, OUT_W: constexpr, STRIDE_H: constexpr, STRIDE: constexpr,
     TAPS_H: constexpr, HALF: constexpr, BK: constexpr,
 ) -> None:  # fmt: skip
-    """BM input positions by BN input channels of one model a program."""
+    """BM input positions by BN input channels of one model per program."""
     model = tl.program_id(0).to(tl.int64)
     ROWS: tl.constexpr = B * HEIGHT * WIDTH
     TAPS: tl.constexpr = TAPS_H * 3

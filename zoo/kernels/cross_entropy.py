@@ -254,7 +254,7 @@ def _loss_kernel(
     B: constexpr, C: constexpr, SOFT: constexpr, WEIGHTED: constexpr, Z_LOSS: constexpr,
     SCORES: constexpr, TWO_PASS: constexpr, BR: constexpr, BC: constexpr, BB: constexpr,
 ) -> None:  # fmt: skip
-    """BR examples of one model a program."""
+    """BR examples of one model per program."""
     model = tl.program_id(0).to(tl.int64)
     b = tl.program_id(1) * BR + tl.arange(0, BR)
     row = model * B + b

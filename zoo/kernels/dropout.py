@@ -59,7 +59,7 @@ def _dropout_kernel(
     x: Value, rate: Value, gain: Value, seed: Value, index: Value, y: Value,
     N: constexpr, STREAM: constexpr, BLOCK: constexpr,
 ) -> None:  # fmt: skip
-    """BLOCK values of one model a program."""
+    """BLOCK values of one model per program."""
     model = tl.program_id(0).to(tl.int64)
     start = tl.program_id(1) * BLOCK
     at = start + tl.arange(0, BLOCK)

@@ -132,7 +132,7 @@ def _gather_kernel(
     NORMALIZE: constexpr, FLIP: constexpr, SHIFT: constexpr, AXES: constexpr, STREAM: constexpr,
     BR: constexpr, BE: constexpr,
 ) -> None:  # fmt: skip
-    """BE values of BR examples of one model a program."""
+    """BE values of BR examples of one model per program."""
     model = tl.program_id(0).to(tl.int64)
     part = tl.program_id(2)
     b = tl.program_id(1) * BR + tl.arange(0, BR)

@@ -1,6 +1,6 @@
 """Optimizer steps that rescale each tensor's update by norms: LARS and LAMB, two launches.
 
-The first launch sums squares, a chunk of a tensor a program; the second adds up a tensor's chunks
+The first launch sums squares, a chunk of a tensor per program; the second adds up a tensor's chunks
 in order, wherever the chunk that it steps stands. What is computed is what :mod:`zoo.optim.lars`
 and :mod:`zoo.optim.lamb` say.
 """

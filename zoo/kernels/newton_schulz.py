@@ -1,7 +1,7 @@
 """Muon's orthogonalisation: Newton-Schulz steps over many matrices at once.
 
 X ← aX + (bA + cA²)X with A = XXᵀ, five times from X = U/‖U‖ (Jordan et al. 2024). A matrix of up
-to :data:`MOST` values stays on chip through all five steps, one program a matrix; larger ones are
+to :data:`MOST` values stays on chip through all five steps, one program per matrix; larger ones are
 batched matrix products.
 """
 
@@ -29,7 +29,7 @@ def newton_schulz_torch(u: Tensor) -> Tensor:
     """Return the Newton-Schulz iterate of matrices ``[G, r, c]``: UVᵀ of their SVD, roughly.
 
     They are padded with zeros, which change nothing, to multiples of 16: a matrix product's bits
-    may hang on where its operands lie, and so every model's lie alike.
+    may depend on where its operands lie, and so every model's lie alike.
     """
     a, b, c = QUINTIC
     rows, columns = u.shape[1:]

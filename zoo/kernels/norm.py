@@ -226,7 +226,7 @@ def _forward_kernel(
     EPS: constexpr, WEIGHT: constexpr, BIAS: constexpr, TRUE: constexpr, BR: constexpr,
     BK: constexpr,
 ) -> None:  # fmt: skip
-    """One group of BR examples of one model a program."""
+    """One group of BR examples of one model per program."""
     model, j = tl.program_id(0).to(tl.int64), tl.program_id(2)
     b = tl.program_id(1) * BR + tl.arange(0, BR)
     CG: tl.constexpr = C // GROUPS
@@ -287,7 +287,7 @@ def _input_kernel(
     EPS: constexpr, WEIGHT: constexpr, BIAS: constexpr, TRUE: constexpr, BR: constexpr,
     BK: constexpr,
 ) -> None:  # fmt: skip
-    """One group of BR examples of one model a program: two sums, then dx."""
+    """One group of BR examples of one model per program: two sums, then dx."""
     model, j = tl.program_id(0).to(tl.int64), tl.program_id(2)
     b = tl.program_id(1) * BR + tl.arange(0, BR)
     CG: tl.constexpr = C // GROUPS
@@ -339,7 +339,7 @@ def _affine_kernel(
     EPS: constexpr, WEIGHT: constexpr, BIAS: constexpr, TRUE: constexpr, BR: constexpr,
     BK: constexpr,
 ) -> None:  # fmt: skip
-    """BK channels of one model a program, over all examples and positions in tiles of BR."""
+    """BK channels of one model per program, over all examples and positions in tiles of BR."""
     model = tl.program_id(0).to(tl.int64)
     c = tl.program_id(1) * BK + tl.arange(0, BK)
     on = c < C

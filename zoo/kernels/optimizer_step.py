@@ -58,7 +58,7 @@ def adam_moments(g: Value, m: Value, v: Value, gain1: Value, beta2: Value, gain2
 def _square_kernel(
     g: Value, out: Value, row: Value, COLUMNS: constexpr, PARTS: constexpr, CHUNK: constexpr
 ) -> None:
-    """One chunk of one model a program."""
+    """One chunk of one model per program."""
     model = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     at = part * CHUNK + tl.arange(0, CHUNK)
@@ -74,7 +74,7 @@ def _step_kernel(
     MASKED: constexpr, CLIP: constexpr, PARTS: constexpr, BP: constexpr, LISTED: constexpr,
     BLOCK: constexpr,
 ) -> None:  # fmt: skip
-    """BLOCK columns of one model a program; the table is ``[models, COEFFICIENTS]``."""
+    """BLOCK columns of one model per program; the table is ``[models, COEFFICIENTS]``."""
     model = tl.program_id(0).to(tl.int64)
     if tl.load(active + model) != 0:
         start = tl.program_id(1) * BLOCK

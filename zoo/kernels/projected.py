@@ -1,6 +1,6 @@
 """SGDP and AdamP: optimizer steps whose update is projected row by row, two launches.
 
-The first launch moves the moments and takes, one row of a tensor a program, the products that
+The first launch moves the moments and takes, one row of a tensor per program, the products that
 cosines and tangents are made of. The second decides for each tensor between rows, whole layer and
 no projection (`zoo/optim/projection.py`) by a select, so that nothing waits for the device.
 """
@@ -46,7 +46,7 @@ def _products_kernel(
     COLUMNS: constexpr, COEFFICIENTS: constexpr, KIND: constexpr, ROWS: constexpr,
     NESTEROV: constexpr, CLIP: constexpr, PARTS: constexpr, BP: constexpr, BLOCK: constexpr,
 ) -> None:  # fmt: skip
-    """One row of a tensor a program: moments, then ‖w‖², ‖g‖², w·g and w·u."""
+    """One row of a tensor per program: moments, then ‖w‖², ‖g‖², w·g and w·u."""
     model = tl.program_id(0).to(tl.int64)
     line = tl.program_id(1)
     if tl.load(active + model) != 0:
@@ -106,7 +106,7 @@ def _projected_step_kernel(
     NESTEROV: constexpr, CLIP: constexpr, PARTS: constexpr, BP: constexpr, MOST: constexpr,
     BLOCK: constexpr,
 ) -> None:  # fmt: skip
-    """One row of a tensor a program: which projection its tensor takes, then the step."""
+    """One row of a tensor per program: which projection its tensor takes, then the step."""
     model = tl.program_id(0).to(tl.int64)
     line = tl.program_id(1)
     if tl.load(active + model) != 0:
@@ -172,8 +172,8 @@ def projected_step(
         kind: a name of :data:`PROJECTED`.
         p, g, moments, table, active, nesterov, sums: as
             :func:`zoo.kernels.optimizer_step.elementwise_step` has them.
-        rows: ``[n, 6]`` int32, one entry a row of a tensor: first column, one past the last, first
-            row of the tensor, one past its last, whether it is a matrix, whether it decays.
+        rows: ``[n, 6]`` int32, one entry per row of a tensor: first column, one past the last,
+            first row of the tensor, one past its last, whether it is a matrix, whether it decays.
         longest: columns of the longest row.
         most: rows of the tensor with the most.
     """

@@ -1,4 +1,4 @@
-"""Loss-landscape metrics, one file a metric, batched over the slab; ``docs/landscape.md``.
+"""Loss-landscape metrics, one file per metric, batched over the slab; ``docs/landscape.md``.
 
 Importing this package registers them all.
 """

@@ -1,7 +1,7 @@
 """From runs and their weights to blocks, and from blocks to values: what is computed together.
 
 Blocks are of one size, the last one padded by repeating its last row, so that what a model gets
-does not hang on its slot.
+does not depend on its slot.
 """
 
 from __future__ import annotations

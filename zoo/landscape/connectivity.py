@@ -36,7 +36,7 @@ __all__ = [
     "train_bends",
 ]
 
-#: What the values of a curve hang on besides its ends: the rate is ``lr_share`` of the ends' own
+#: What the values of a curve depend on besides its ends: the rate is ``lr_share`` of the ends' own
 #: peak rate, and no less than ``least_lr``.
 CURVE_OPTIONS: Mapping[str, Any] = {
     "epochs": 20,

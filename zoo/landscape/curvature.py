@@ -2,7 +2,7 @@
 
 λ_max and λ_min are Ritz values of Lanczos with full re-orthogonalisation; the trace is that of the
 Krylov space, exact, plus Hutchinson's estimate on its complement: Hutch++ (Meyer et al. 2021, arXiv
-2010.09649) with the Lanczos basis as its subspace. The number of probes never hangs on chance: a
+2010.09649) with the Lanczos basis as its subspace. The number of probes never depends on chance: a
 model takes more only where its own error is large.
 """
 

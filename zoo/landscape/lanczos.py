@@ -47,7 +47,7 @@ class Krylov:
 
     Args:
         product: the operators.
-        basis: ``[G, steps, D]`` orthonormal rows; a row that breaks down goes on with zeros.
+        basis: ``[G, steps, D]`` orthonormal rows; a row that breaks down continues with zeros.
         diagonal: ``[G, steps]``.
         off: ``[G, steps]``; the last is the residual's norm.
         images: called with (basis vector, its product) ``[G, D]`` at every step, or None.

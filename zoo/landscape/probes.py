@@ -1,6 +1,6 @@
 """The fixed examples that metrics are measured on: training, test and mixup probe.
 
-Which examples they are hangs on the data set and on the sizes alone, so that all models of a zoo
+Which examples they are depends on the data set and on the sizes alone, so that all models of a zoo
 are measured on the same ones: the choice of the sample moves λ_max and trace more than any
 estimator's error does. A model that was trained on a part of the training set gets the probe from
 that part, and labels are those that it was trained on.

@@ -1,7 +1,7 @@
 """Random directions of the landscape metrics: a function of (model's seed, purpose, number).
 
-A model's directions hang on its own seed alone, so that neither its slot nor its neighbours matter,
-and the errors of two models are independent.
+A model's directions depend on its own seed alone, so that neither its slot nor its neighbours
+matter, and the errors of two models are independent.
 """
 
 from __future__ import annotations
@@ -44,5 +44,5 @@ def normals(seeds: Tensor, kind: str, number: int, n: int) -> Tensor:
 
 
 def uniforms(seeds: Tensor, kind: str, number: int, n: int) -> Tensor:
-    """Return numbers uniform on [0, 1) ``[G, n]`` float32, one row a seed ``[G]``."""
+    """Return numbers uniform on [0, 1) ``[G, n]`` float32, one row per seed ``[G]``."""
     return torch_uniform(seeds, Stream.LANDSCAPE, _index(seeds, kind, number), n)

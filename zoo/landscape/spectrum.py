@@ -3,7 +3,7 @@
 Nodes and weights are stored, not curves: ∫ f dρ ≈ mean over vectors of Σ w_i f(λ_i) (Ghorbani et
 al. 2019, arXiv 1901.10159). r_e = |λ_min / λ_max| and K_Hn = Σ_{λ<0} |λ w|ⁿ / Σ_{λ>0} (λ w)ⁿ with
 n = 1/2 compare its negative side with its positive one (Gabdullin 2024, loss-landscape-analysis);
-both hang on the number of nodes, which therefore is part of their definition.
+both depend on the number of nodes, which therefore is part of their definition.
 
 The density's first moment times D is the trace, without bias, but as uncertain as Hutchinson's
 estimate from so few vectors: 10 to 20 % off with four of them, where a few eigenvalues make up most

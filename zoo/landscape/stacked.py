@@ -1,6 +1,6 @@
 """What every metric needs of stacked models: logits, features, losses and gradients, in eval mode.
 
-BatchNorm runs in eval mode throughout, with the statistics that stand in the row; where weights are
+BatchNorm runs in eval mode throughout, with the statistics that are in the row; where weights are
 moved away from where they were trained (curves, chords), :mod:`zoo.landscape.batch_stats` puts
 fresh ones there first.
 """

@@ -56,7 +56,7 @@ class PlanCost:
     """What a plan costs.
 
     Args:
-        cohorts: one entry a cohort, in plan order.
+        cohorts: one entry per cohort, in plan order.
         workers: processes that the time is meant for.
         seconds: wall time with them, starting included.
     """

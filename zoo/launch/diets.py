@@ -40,7 +40,7 @@ def score_first(
     Args:
         path: the store.
         plan: its plan.
-        workers: processes; 0 = in this one; None = one a core.
+        workers: processes; 0 = in this one; None = one per core.
         progress: told of every change.
         paths: data set or score file -> path, before what the environment and the store say.
 

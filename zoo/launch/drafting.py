@@ -143,7 +143,7 @@ def _plan(
         path = absolute(source)
         if out is not None and absolute(out).resolve() != path.resolve():
             message = f"{path} is a store already, and is finished where it is"
-            raise SpecError([Problem("out", str(out), message, fix="leave --out away")], "submit")
+            raise SpecError([Problem("out", str(out), message, fix="omit --out")], "submit")
         return path, read_plan(path), data_paths(path, wish.paths)
     sweep = load_sweep(source)
     if out is None:

@@ -106,7 +106,7 @@ def run(
         sweep: a sweep, the path of a sweep file, or the path of a store to finish.
         out: the store; may be left out where ``sweep`` is a store.
         workers: processes of one thread each; 0 = train in this process; None = what the sweep
-            says, otherwise one a core or one a GPU, and never more than there are open tasks.
+            says, otherwise one per core or one a GPU, and never more than there are open tasks.
         backend: ``"auto"``, ``"eager"``, ``"compiled"`` or ``"reference"``; None = what the sweep
             says, otherwise auto.
         device: ``"cpu"`` or ``"cuda"``, for a store that is new; None = what the store or the
@@ -226,10 +226,10 @@ def _prepare_store(
     problems = []
     if out is not None and absolute(out).resolve() != path.resolve():
         message = f"{path} is a store already, and is finished where it is"
-        problems.append(Problem("out", str(out), message, fix="leave --out away"))
+        problems.append(Problem("out", str(out), message, fix="omit --out"))
     if backend not in (None, "auto"):
         message = "a store keeps the backend that it was planned with"
-        problems.append(Problem("backend", backend, message, fix="leave --backend away"))
+        problems.append(Problem("backend", backend, message, fix="omit --backend"))
     plan = read_plan(path)
     problems += wrong_device(plan, device)
     if problems:

@@ -37,7 +37,7 @@ class ClusterProfile:
         gres: generic resources in SLURM's words, for clusters that want GPUs asked for like this.
         memory: of an element (``"16GB"``); None = the cluster's default.
         device: what trains: ``"cpu"`` or ``"cuda"``.
-        workers: processes of an element; None = one a GPU on ``cuda``, otherwise one a core.
+        workers: processes of an element; None = one a GPU on ``cuda``, otherwise one per core.
         parallelism: array elements at a time, over the whole submission.
         target_minutes: how long an element should work.
         speed: how much quicker one worker is than a core of the machine that submits.

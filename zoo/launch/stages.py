@@ -75,7 +75,7 @@ def run_stage(
     Args:
         path: the store.
         name, settings: the stage.
-        workers: processes of one thread each; 0 = in this process; None = one a core.
+        workers: processes of one thread each; 0 = in this process; None = one per core.
         progress: told of every change; counts the models of the parts.
         command: how a worker process is started.
         paths: data set or score file -> path, before what the environment and the store say.

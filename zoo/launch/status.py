@@ -56,7 +56,7 @@ class StoreStatus:
         models: runs.
         counts: runs by :data:`STATES`.
         checkpoints: committed model checkpoints, and planned ones.
-        tasks: one line a task, in plan order.
+        tasks: one line per task, in plan order.
     """
 
     path: Path

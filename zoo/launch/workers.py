@@ -59,7 +59,7 @@ class Local:
 
     Args:
         workers: processes of one thread each, and never more than there are parts; 0 = in this
-            process; None = one a core.
+            process; None = one per core.
         command: how a worker process is started.
         seats: environment of the n-th worker, such as the one GPU that it sees.
         save_signal: a signal on which every worker saves what it has, and then all end.

@@ -1,4 +1,4 @@
-"""Optimizers, one file a family; importing this package registers them all."""
+"""Optimizers, one file per family; importing this package registers them all."""
 
 from zoo.optim import (
     adabelief,

@@ -105,7 +105,7 @@ class Optimizer(ABC):
             moments: one slab of that shape for each name of ``moments``.
             c: coefficients of this step.
             run: the cohort's shared fields (``nesterov``).
-            layout: where each tensor stands in a row, for what is worked out tensor by tensor.
+            layout: where each tensor is in a row, for what is worked out tensor by tensor.
         """
 
     @abstractmethod

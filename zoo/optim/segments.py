@@ -1,4 +1,4 @@
-"""Tensors within a slab: views, norms, and numbers a tensor spread over its columns.
+"""Tensors within a slab: views, norms, and numbers per tensor spread over its columns.
 
 A reduction here runs over the columns of one tensor of one model; it never mixes models, and its
 order depends on the tensor's size alone.

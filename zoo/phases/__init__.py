@@ -1,4 +1,4 @@
-"""Phases: the taxonomy of load × temperature cells, by a rule whose thresholds stand in the open.
+"""Phases: the taxonomy of load × temperature cells, by a rule whose thresholds are in the open.
 
 ``docs/phases.md`` has the rule, its thresholds and where they come from.
 """

@@ -113,7 +113,7 @@ def _read(path: Path, source: str) -> tuple[list[str], list[list[str]]]:
     mark = max(",;\t", key=first.count)
     lines = [row for row in csv.reader(io.StringIO(text), delimiter=mark) if any(row)]
     if len(lines) < 2:
-        problem = Problem("file", None, "has no rows", "a line of names, then one line a cell")
+        problem = Problem("file", None, "has no rows", "a line of names, then one line per cell")
         raise SpecError([problem], source)
     head, *rows = lines
     short = [i + 2 for i, row in enumerate(rows) if len(row) != len(head)]

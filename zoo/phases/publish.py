@@ -49,7 +49,7 @@ _PATIENCE_S = 300.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Published:
-    """Labels that stand in a store.
+    """Labels that are in a store.
 
     Args:
         table: name of their table, ``"phases-v<N>"``.
@@ -102,7 +102,7 @@ def label_store(
 ) -> Published:
     """Label the cells of a store, and publish the labels.
 
-    Columns, a value a model: ``phase``, ``phase_confidence``, ``phase_margin`` and
+    Columns, a value per model: ``phase``, ``phase_confidence``, ``phase_margin`` and
     ``phase_boundary`` are the current version, ``phase_v<N>`` stays. The table ``phases-v<N>`` has
     every input, threshold and intermediate result of each cell.
 

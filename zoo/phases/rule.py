@@ -1,4 +1,4 @@
-"""The phase rule: from the numbers of a cell to its phase, by thresholds that stand in the open.
+"""The phase rule: from the numbers of a cell to its phase, by thresholds that are in the open.
 
 The taxonomy is that of Yang et al. 2021 (arXiv 2107.11228), where boundaries are drawn by hand; the
 thresholds were recovered from its published grid.
@@ -58,7 +58,7 @@ class Decision:
         hard_by: ``[N]`` the test that said whether training is finished; empty where none could.
         candidates: ``[N]`` every phase that the missing numbers leave open, as ``"IV-A|IV-B"``.
         margin: ``[N]`` the least of ``|value - threshold| / standard error`` over the tests that
-            the label hangs on; NaN where a standard error is not known.
+            the label depends on; NaN where a standard error is not known.
         boundary: ``[N]`` 1 where the margin is below the threshold ``boundary``, 0 where it is
             not, NaN where the margin is not known.
         names: code → phase.
@@ -179,7 +179,7 @@ def find_cuts(cells: Cells, limits: Thresholds) -> Cut:
 def _margins(
     cells: Cells, limits: Thresholds, cut: Cut, codes: _Codes, by: NDArray[np.intp]
 ) -> _F64:
-    """Return the distance to the nearest threshold that the label hangs on, in standard errors."""
+    """Return the distance to the nearest threshold that decides the label, in standard errors."""
     tests = limits.active
     hard = np.full(len(cells), np.nan)
     for index, name in enumerate(tests):

@@ -27,7 +27,7 @@ _STEPS = 100
 
 @dataclass(frozen=True, slots=True)
 class OwnObjective(Objective):
-    """A loss that is a function of outputs ``[B, C]`` and targets, one value an example."""
+    """A loss that is a function of outputs ``[B, C]`` and targets, one value per example."""
 
     #: The function.
     loss: ClassVar[Callable[..., Tensor]]

@@ -13,7 +13,7 @@ from zoo.dataset import View
 
 __all__ = ["Rows", "format_table", "json_rows"]
 
-#: What a table is made of: a view, a structured array, or one mapping a row.
+#: What a table is made of: a view, a structured array, or one mapping per row.
 Rows = View | NDArray[Any] | Iterable[Mapping[str, Any]]
 
 MISSING = "-"
@@ -33,7 +33,7 @@ def format_table(
     decimals that are zero everywhere are dropped); missing values are ``-``.
 
     Args:
-        rows: a view, a structured array, or one mapping a row.
+        rows: a view, a structured array, or one mapping per row.
         columns: which columns, in order; None = all.
         style: ``"plain"`` or ``"markdown"``.
         limit: show so many rows, and say how many there are; None = all.

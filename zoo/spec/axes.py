@@ -165,7 +165,7 @@ def _settle(info: Field, points: NDArray[np.float64], low: float, high: float) -
     """Round points to what a run spec holds.
 
     Floats get six significant digits (of the range, where that is narrow): readable, and the same
-    on every machine, since a run id must not hang on the last bit of a logarithm.
+    on every machine, since a run id must not depend on the last bit of a logarithm.
     """
     if info.kind == "int":
         return [int(min(max(round(p), low), high)) for p in points.tolist()]

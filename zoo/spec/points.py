@@ -1,6 +1,6 @@
-"""Space-filling designs: seeded points of the unit cube, one column an axis.
+"""Space-filling designs: seeded points of the unit cube, one column per axis.
 
-Run ids hang on these numbers, so they must never drift with a library version. All randomness is
+Run ids depend on these numbers, so they must never drift with a library version. All randomness is
 raw Philox output keyed by (method, seed, axis name): an axis keeps its values when another one is
 added beside it (but for Sobol, whose columns go by position).
 """
@@ -27,7 +27,7 @@ _SOBOL_BITS = 30
 
 
 def unit_points(method: str, names: Sequence[str], n: int, seed: int) -> NDArray[np.float64]:
-    """Return ``[n, D]`` points of the unit cube, one column a name.
+    """Return ``[n, D]`` points of the unit cube, one column per name.
 
     Args:
         method: a name of :data:`POINT_METHODS`.

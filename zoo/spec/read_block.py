@@ -83,7 +83,7 @@ def _check_once(block: SweepBlock, prefix: str, problems: list[Problem]) -> None
     for place, name in block.swept():
         if name in places:
             message = f"is given here and in {places[name]}"
-            problems.append(Problem(f"{prefix}{place}", None, message, "one place a field"))
+            problems.append(Problem(f"{prefix}{place}", None, message, "one place per field"))
         else:
             places[name] = prefix + place
 
@@ -193,7 +193,7 @@ def _read_when(
         problems.append(Problem(place, None, "sets nothing", "base, grid or sample.axes"))
     given = [*base, *grid, *drawn]
     problems.extend(
-        Problem(f"{place}.{name}", None, "is given twice", "one place a field")
+        Problem(f"{place}.{name}", None, "is given twice", "one place per field")
         for name in dict.fromkeys(given)
         if given.count(name) > 1
     )

@@ -153,7 +153,7 @@ def _block_tables(
         return [("", designed)]
     for key in designed:
         fix = f"move it into a block, as [block.{key}] below its [[block]]"
-        problems.append(Problem(key, None, "stands beside [[block]]", "", fix))
+        problems.append(Problem(key, None, "is given beside [[block]]", "", fix))
     tables = raw["block"]
     if not isinstance(tables, list | tuple) or not all(isinstance(t, Mapping) for t in tables):
         problems.append(Problem("block", None, "is not a list of tables", "[[block]]"))
@@ -167,7 +167,7 @@ def _block_tables(
 
 def _fixed_and_swept(base: Mapping[str, Any], block: SweepBlock) -> list[Problem]:
     return [
-        Problem(place, None, f"is given here and in base.{name}", "one place a field")
+        Problem(place, None, f"is given here and in base.{name}", "one place per field")
         for place, name in block.swept()
         if name in base
     ]

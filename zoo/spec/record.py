@@ -119,7 +119,7 @@ class RecordSpec:
 
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> RecordSpec:
-        """Return the record spec that a store has, from :meth:`to_dict`, as it stands there.
+        """Return the record spec that a store has, from :meth:`to_dict`, as it is there.
 
         Nothing is checked: a rule that is tightened later must not lock an old store.
         """

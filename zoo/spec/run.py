@@ -82,7 +82,7 @@ class RunSpec:
 
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> RunSpec:
-        """Rebuild a resolved run from what a store has, as it stands there.
+        """Rebuild a resolved run from what a store has, as it is there.
 
         Nothing is checked, since a rule that is tightened later must not lock an old store, and a
         field that is declared nowhere, as where a plug-in is missing, keeps its value. A field that

@@ -1,7 +1,7 @@
 """The landscape stage: metrics of models and of cells, in parts that any process may compute.
 
 A part is one metric at one checkpoint of a block of models, or of a block of cells. What it holds
-hangs on the options alone and not on what else was asked for, so a part that another choice of
+depends on the options alone and not on what else was asked for, so a part that another choice of
 metrics or checkpoints has made is taken over.
 """
 

@@ -28,7 +28,7 @@ def default_metrics() -> tuple[str, ...]:
 def _of_plan(names: Sequence[str] | None, plan: Plan) -> tuple[list[str], list[Problem]]:
     """Return the metrics that apply to any cohort, and a problem for each named one that does not.
 
-    Which metrics a cell has does not hang on the objective, but which columns it has does.
+    Which metrics a cell has does not depend on the objective, but which columns it has does.
     """
     objectives = dict.fromkeys(cohort_objective(cohort) for cohort in plan.cohorts)
     wanted = default_metrics() if names is None else tuple(names)

@@ -199,7 +199,7 @@ def check_extension(
 def _planned_scores(path: Path, plan: Plan) -> dict[str, str]:
     """Return score file -> sha256, as noted when the examples of a store's diets were chosen.
 
-    The runs of newer stores have it themselves; in older ones it stands beside the choice alone.
+    The runs of newer stores have it themselves; in older ones it is beside the choice alone.
     """
     found: dict[str, str] = {}
     for cohort in plan.cohorts:

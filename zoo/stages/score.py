@@ -104,7 +104,7 @@ class ScoringStage:
         folder: StageFolder,
         paths: Mapping[str, str],
     ) -> None:
-        """Publish a table a job, and the masks of cohorts that have none yet."""
+        """Publish a table per job, and the masks of cohorts that have none yet."""
         plan = read_plan(path)
         for job in jobs_of(plan, settings):
             _publish_scores(path, job, folder)

@@ -1,6 +1,6 @@
 """The training stage: a part is one task of the plan, from claim to seal.
 
-Unlike a part of another stage it commits checkpoint after checkpoint, goes on from the last one,
+Unlike a part of another stage it commits checkpoint after checkpoint, resumes from the last one,
 and has its failures written down in the store.
 """
 
@@ -107,7 +107,7 @@ class Training:
             _LOG.error("%s", error)
 
     def finish(self) -> None:
-        """Do nothing: what a task trains stands in the store when it is sealed."""
+        """Do nothing: what a task trains is in the store when it is sealed."""
 
 
 class Saver:
@@ -141,7 +141,7 @@ class Saver:
         return self._asked or time.monotonic() - self._last >= self.every_s
 
     def save(self, point: PausePoint) -> None:
-        """Save; if the disk refuses, training goes on without.
+        """Save; if the disk refuses, training continues without.
 
         Raises:
             LeaseLostError: another host owns the task by now.

@@ -1,4 +1,4 @@
-"""What stands in a store besides the plan's arrays: finding it, reading it, and its metadata.
+"""What is in a store besides the plan's arrays: finding it, reading it, and its metadata.
 
 What stages added to a cohort is listed in a record, ``_zoo/derived/<cohort>.json``. The group's
 ``zarr.json`` has the same inline, for other programs; either can be made again from the other. The

@@ -39,7 +39,7 @@ __all__ = ["CohortReader"]
 
 _LOG = logging.getLogger(__name__)
 
-#: Shard indexes that stay in memory (about 16 bytes a row each).
+#: Shard indexes that stay in memory (about 16 bytes per row each).
 _CACHED_INDEXES = 4096
 
 
@@ -224,7 +224,7 @@ class CohortReader:
         return read_published(self._paths, self.cohort, name)
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Return one value a model, ``[M]`` each: spec fields, identity, status and cost."""
+        """Return one value per model, ``[M]`` each: spec fields, identity, status and cost."""
         M = self.cohort.models
         found: dict[str, NDArray[Any]] = {
             "run_id": np.array(self.cohort.run_ids, dtype=np.str_),

@@ -249,7 +249,7 @@ _HEART = _Heart()
 
 
 def forget_leases() -> None:
-    """Forget every lease; a forked child calls it, whose parent goes on holding them."""
+    """Forget every lease; a forked child calls it, whose parent keeps them."""
     for lease in _HEART.leases:
         lease.forget()
     _HEART.__init__()  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What stands in a cohort's Zarr group: every array, its shape, chunks, codecs and fill value.
+"""What is in a cohort's Zarr group: every array, its shape, chunks, codecs and fill value.
 
 The metadata is written from here and not by a library, so that a store's bytes do not depend on
 which version of it is installed. Three kinds of arrays: *slabs* (sharded, written at checkpoints),

@@ -82,7 +82,7 @@ def read_rows(
     index: NDArray[np.uint64] | None = None,
     names: Sequence[str] | None = None,
 ) -> int:
-    """Decode rows of a shard file, in the order in which they stand there.
+    """Decode rows of a shard file, in the order in which they are there.
 
     Args:
         path: the shard.

@@ -152,7 +152,7 @@ def _check_stages(check: _Check) -> None:
 
 
 def _check_added(check: _Check, plan: Plan) -> None:
-    """Decode what stages added; it stands in no record, but every chunk has its checksum."""
+    """Decode what stages added; it is in no record, but every chunk has its checksum."""
     paths = check.paths
     for cohort in plan.cohorts:
         group = paths.group(cohort.id)
@@ -227,7 +227,7 @@ def _check_task(check: _Check, cohort: Cohort, task: Task, arrays: dict[str, Arr
 
 
 def _check_side_files(check: _Check, cohort: Cohort, task: Task, commits: Sequence[Commit]) -> None:
-    """Check what no result stands in: failures, and the states that training resumes from."""
+    """Check what is part of no result: failures, and the states that training resumes from."""
     paths = check.paths
     for number in failure_numbers(paths, task):
         try:

@@ -111,10 +111,10 @@ class TaskWriter:
         """Whether the task is complete."""
         return self._paths.seal(self.task).exists()
 
-    # -- going on -------------------------------------------------------------------------
+    # -- resuming -------------------------------------------------------------------------
 
     def resume_point(self) -> ResumePoint | None:
-        """Return where training goes on, or None where it must start again.
+        """Return where training resumes, or None where it must start again.
 
         Where the newest resume state is damaged the one before is taken; then checkpoints come
         again that are committed already, and :meth:`commit` holds them against what is there.
@@ -260,7 +260,7 @@ class TaskWriter:
     def _write(self, path: Path, data: bytes) -> None:
         """Write a file of this task, unless another host has taken the task over.
 
-        What is unfinished stands in the task's own folder, where its next owner finds it.
+        What is unfinished is in the task's own folder, where its next owner finds it.
         """
         staging = self._paths.task(self.task)
         existing(self._paths.root)  # a store that is gone gets no skeleton of one

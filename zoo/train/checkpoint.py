@@ -68,7 +68,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResumePoint:
-    """Where an interrupted task goes on: the newest checkpoint with its resume state.
+    """Where an interrupted task resumes: the newest checkpoint with its resume state.
 
     Args:
         index: k of that checkpoint.

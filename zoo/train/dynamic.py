@@ -1,6 +1,6 @@
 """Dynamic diets: weights on the examples of a batch, worked out while training.
 
-A method sees each model's batch as it is presented, and returns a weight an example; the loss of
+A method sees each model's batch as it is presented, and returns a weight per example; the loss of
 the step is the weighted mean. What it must remember is a tuple of tensors that belongs to the
 training state, and its random numbers are counted by (diet seed, step or epoch): so a model on a
 dynamic diet keeps its bits whatever its neighbours, and wherever it was interrupted. The methods

@@ -1,4 +1,4 @@
-"""Saving between two checkpoints: an interrupted segment goes on at its own step, bit for bit.
+"""Saving between two checkpoints: an interrupted segment resumes at its own step, bit for bit.
 
 Checkpoints are far apart where a sweep records few of them. So the engine can be asked, between
 any two blocks of steps, for everything that it holds; the next run starts from that.
@@ -96,7 +96,7 @@ def unpack_progress(
     """Return the progress of the group at work; rows of dummies are those of its state.
 
     Args:
-        point: where training goes on.
+        point: where training resumes.
         slab, moments: the group's state.
     """
 
@@ -140,7 +140,7 @@ def unpack_parts(point: PausePoint, real: list[int]) -> list[Part]:
     """Return what :func:`pack_parts` packed, a group at a time.
 
     Args:
-        point: where training goes on.
+        point: where training resumes.
         real: numbers of real rows of the groups that have reached the checkpoint.
     """
     parts: list[Part] = []

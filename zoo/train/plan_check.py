@@ -78,7 +78,7 @@ def _check_cohort(raw: Any, place: str, data: Mapping[str, Any]) -> None:
     steps, epochs = (_table(raw.get(key), f"{place}.{key}") for key in ("steps", "epochs"))
     _need(steps.dtype.kind == "i", f"{place}.steps are no whole numbers")
     _need(steps.shape == epochs.shape, f"{place}.steps and epochs have different shapes")
-    _need(len(steps) == len(runs) and steps.size > 0, f"{place}.steps is not one row a run")
+    _need(len(steps) == len(runs) and steps.size > 0, f"{place}.steps is not one row per run")
     _check_layout(raw.get("layout"), f"{place}.layout")
     _check_metrics(raw.get("metrics"), f"{place}.metrics")
 

@@ -34,7 +34,7 @@ __all__ = ["OWN_GROUP", "cohort_key", "group_size", "plan"]
 
 #: Rows of a task, at least, where the sweep does not say.
 _TASK_ROWS = 64
-#: Rows of a group of networks whose bits hang on it.
+#: Rows of a group of networks whose bits depend on it.
 OWN_GROUP = 8
 #: Values (weights, gradients, moments, activations) of a group that stay in a core's cache.
 _CACHE_VALUES = 1_600_000

@@ -216,7 +216,7 @@ class TaskTrainer:
         return PausePoint(k, g, 0 if progress is None else progress.offset, arrays)
 
     def _gather(self, tensors: list[Tensor]) -> NDArray[Any]:
-        """Return the real rows of a tensor a group, as one array."""
+        """Return the real rows of a tensor per group, as one array."""
         kept = [t[: g.real].cpu() for t, g in zip(tensors, self.groups, strict=True)]
         return torch.cat(kept).numpy()
 

@@ -48,7 +48,7 @@ def small(count, kind):
 
 
 def stepped(runs, *, steps=2):
-    """Return the slab of runs of one cohort after some steps, one row a run, dummies behind."""
+    """Return the slab of runs of one cohort after some steps, one row per run, dummies behind."""
     planned = plan_of(runs)
     (cohort,) = planned.cohorts
     cohort = dataclasses.replace(cohort, group_rows=3)

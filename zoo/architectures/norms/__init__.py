@@ -1,4 +1,4 @@
-"""Normalisation layers, one file a method; importing this package registers them all."""
+"""Normalisation layers, one file per method; importing this package registers them all."""
 
 from zoo.architectures.norms import batch, evonorm_s0, frn, ghost_batch, group, none, rms
 from zoo.architectures.norms.base import NORMS, Norm

@@ -53,7 +53,7 @@ class Norm(Unary):
         return None
 
     def problem(self) -> str | None:
-        """Return why this norm cannot stand at this place, or None."""
+        """Return why this norm cannot be at this place, or None."""
         return None
 
     @property

@@ -52,7 +52,7 @@ class EvoNormS0(GroupNorm):
         x = wide(x)
         xhat, rstd, _, _ = standardize(self._split(x), _DIMS)
         gate = torch.sigmoid(x * p[self.key("gate")][:, None, None])
-        # 1/σ is one number a group: it is kept as such and broadcast over the group's channels.
+        # 1/σ is one number per group: it is kept as such and broadcast over the group's channels.
         core = (self._split(x * gate) * rstd).view(x.shape)
         weight = p[self.key("weight")][:, None, None]
         bias = p[self.key("bias")][:, None, None]

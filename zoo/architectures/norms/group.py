@@ -50,7 +50,7 @@ class GroupNorm(Norm):
         if channels % self.groups:
             return f"{channels} channels do not divide into norm_groups = {self.groups}"
         if self.shape.positions * channels // self.groups == 1:
-            return "one value a group: everything would be normalised to zero"
+            return "one value per group: everything would be normalised to zero"
         return None
 
     def forward(self, p: Params, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:

@@ -1,4 +1,4 @@
-"""What hidden weights go through before use, one file a method; importing registers them all."""
+"""What hidden weights go through before use, one file per method; importing registers them all."""
 
 from zoo.architectures.weights import plain, standardized
 from zoo.architectures.weights.base import WEIGHT_TRANSFORMS, WeightTransform

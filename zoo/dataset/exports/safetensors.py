@@ -1,4 +1,4 @@
-"""safetensors: one file a model with its state dict, and an index of all columns.
+"""safetensors: one file per model with its state dict, and an index of all columns.
 
 The format is a length (uint64), a JSON header and the raw values: it is written here, without the
 library; https://huggingface.co/docs/safetensors has the specification. ``load_state_dict`` takes
@@ -58,8 +58,8 @@ def safetensors_bytes(row: NDArray[np.float32], layout: Layout, facts: dict[str,
 def write_safetensors(view: View, path: Path, split: Split | None = None) -> Export:
     """Write a view as a folder: ``index.csv`` and ``models/<run id>-<checkpoint>.safetensors``.
 
-    The index has one line a row, in the view's order, with every column, the file, and the part of
-    the split. The metadata of a file are the run's columns that are not empty, and ``format``,
+    The index has one line per row, in the view's order, with every column, the file, and the part
+    of the split. The metadata of a file are the run's columns that are not empty, and ``format``,
     ``"pt"``, which transformers asks for.
 
     Args:
