@@ -85,8 +85,10 @@ def evaluate(
         z, _ = network.forward(p, xs, mode)
         for name, each in objective.sums(z, ys).items():
             there = valid.view(G, CHUNK, *(1,) * (each.ndim - 2))
-            part = torch.where(there > 0, each.double(), 0.0)
-            part = (part if examples.weight is None else part * there).sum(1)
+            if examples.weight is None:
+                part = torch.where(there, each.double(), 0.0).sum(1)
+            else:  # what is not counted may be NaN, which no weight makes zero
+                part = (torch.where(there > 0, each.double(), 0.0) * there).sum(1)
             sums[name] = sums[name] + part if name in sums else part
         total += valid.sum(1)
     return objective.measured(sums, total)
