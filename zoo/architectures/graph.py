@@ -67,11 +67,8 @@ class Graph:
         for value, reader in last_reader.items():
             done[reader] = (*done[reader], value)
         self._done = tuple(done)
-
-    @property
-    def is_chain(self) -> bool:
-        """Whether each node reads the one before it, and nothing else."""
-        return all(node.inputs == (index - 1,) for index, node in enumerate(self.nodes))
+        #: Whether each node reads the one before it, and nothing else.
+        self.is_chain = all(n.inputs == (index - 1,) for index, n in enumerate(self.nodes))
 
     def forward(self, x: V, visit: Callable[[int, Op, tuple[V, ...]], V]) -> V:
         """Visit every node from input to output; return the value of the last one.
@@ -80,6 +77,10 @@ class Graph:
             x: the value of the example.
             visit: from (index, op, values that it reads) makes the value of a node.
         """
+        if self.is_chain:  # as every step of plain networks is
+            for index, node in enumerate(self.nodes):
+                x = visit(index, node.op, (x,))
+            return x
         values: dict[int, V] = {EXAMPLE: x}
         for index, node in enumerate(self.nodes):
             read = tuple(values[i] for i in node.inputs)

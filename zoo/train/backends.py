@@ -145,15 +145,16 @@ def _eager(recipe: Recipe) -> Take:
 def _compiled(recipe: Recipe, device: str) -> Take:
     count = len(recipe.optimizer.moments)
 
-    def flat(
-        diet: tuple[Tensor, ...], settings: dict[str, Tensor], given: dict[str, Tensor],
-        *tensors: Tensor,
-    ) -> None:  # fmt: skip
+    # which inputs there are is the same in every step of a cohort
+    names: list[str] = []
+
+    def flat(diet: tuple[Tensor, ...], settings: dict[str, Tensor], *tensors: Tensor) -> None:
         slab, active, diverged, *rest = tensors
         runs, memory = (DietRuns(*diet[:2]), diet[2:]) if diet else (None, ())
         state = State(slab, tuple(rest[:count]), active, diverged, memory)
+        given = dict(zip(names, rest[count:], strict=False))
         inputs = Inputs(**given, diet=runs, settings=settings)
-        new = advance(recipe, state, inputs, *rest[count:])
+        new = advance(recipe, state, inputs, *rest[count + len(names) :])
         # Written in place inside the graph, where the copies fuse with what they copy.
         slab.copy_(new.slab)
         active.copy_(new.active)
@@ -163,6 +164,7 @@ def _compiled(recipe: Recipe, device: str) -> Take:
         for old, value in zip(state.memory, new.memory, strict=True):
             old.copy_(value)
 
+    flattened: dict[Inputs, dict[str, Tensor]] = {}
     compiled: Any = torch.compile(
         _own_code(flat),
         dynamic=False,
@@ -173,11 +175,14 @@ def _compiled(recipe: Recipe, device: str) -> Take:
     def take(
         state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor
     ) -> None:
+        if inputs not in flattened:
+            flattened[inputs] = inputs.tensors()
+            names[:] = flattened[inputs]
         runs = inputs.diet
         diet = () if runs is None else (runs.counts, runs.options, *state.memory)
         compiled(
-            diet, dict(inputs.settings), inputs.tensors(),
-            state.slab, state.active, state.diverged, *state.moments, ids, table, live, number,
+            diet, inputs.settings, state.slab, state.active, state.diverged, *state.moments,
+            *flattened[inputs].values(), ids, table, live, number,
         )  # fmt: skip
 
     return take
