@@ -109,8 +109,10 @@ class Graph:
         Returns:
             The gradient of the example if it is wanted, otherwise None.
         """
-        flow: dict[int, Tensor] = {self.last: d}
         wanted = self._needs_all if to_example else self.needs
+        if self.is_chain:
+            return self._down(d, visit, wanted, to_example)
+        flow: dict[int, Tensor] = {self.last: d}
         for index in range(self.last, -1, -1):
             if index not in flow or not (to_example or self.moves[index]):
                 continue
@@ -120,6 +122,21 @@ class Graph:
                 if need and dx is not None:
                     flow[i] = flow[i] + dx if i in flow else dx
         return flow.get(EXAMPLE)
+
+    def _down(
+        self,
+        d: Tensor,
+        visit: Callable[[int, Op, Tensor, tuple[bool, ...]], Sequence[Tensor | None]],
+        wanted: Sequence[tuple[bool, ...]],
+        to_example: bool,  # noqa: FBT001
+    ) -> Tensor | None:
+        """Do what :meth:`backward` does, where each value has one reader: as long as it flows."""
+        flow: Tensor | None = d
+        for index in range(self.last, -1, -1):
+            if flow is None or not (to_example or self.moves[index]):
+                return None
+            (flow,) = visit(index, self.nodes[index].op, flow, wanted[index])
+        return flow if to_example else None
 
 
 def _check(nodes: tuple[Node, ...]) -> None:

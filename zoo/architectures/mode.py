@@ -42,6 +42,9 @@ class Mode:
     new_buffers: dict[str, Tensor] = field(default_factory=dict)
 
 
+_WIDE = (torch.float32, torch.float64)
+
+
 def wide_type(dtype: torch.dtype) -> torch.dtype:
     """Return the type of statistics, sums and logits: float32, and float64 where that comes in."""
     return dtype if dtype is torch.float64 else torch.float32
@@ -49,4 +52,5 @@ def wide_type(dtype: torch.dtype) -> torch.dtype:
 
 def wide(x: Tensor) -> Tensor:
     """Return ``x`` in that type."""
-    return x.to(wide_type(x.dtype))
+    # a step asks this of every tensor: no call into torch where nothing is to be done
+    return x if x.dtype in _WIDE else x.float()
