@@ -53,7 +53,7 @@ def at_once(*jobs):
 
 def test_one_name_of_a_snapshot_has_one_owner(store, monkeypatch):
     views = [zoo.open(store).query(f"checkpoint == {k}") for k in (0, 1)]
-    meet(monkeypatch, snapshots, "content_hash")
+    meet(monkeypatch, snapshots, "snapshot_hash")
     found = at_once(*(lambda v=v: v.snapshot("paper") for v in views))
     lost = [f for f in found if isinstance(f, StoreError)]
     (kept,) = (f for f in found if not isinstance(f, Exception))
@@ -66,7 +66,7 @@ def test_one_name_of_a_snapshot_has_one_owner(store, monkeypatch):
 
 def test_the_same_snapshot_twice_at_once_is_one(store, monkeypatch):
     view = zoo.open(store).query("checkpoint == 0")
-    meet(monkeypatch, snapshots, "content_hash")
+    meet(monkeypatch, snapshots, "snapshot_hash")
     one, other = at_once(*[lambda: view.snapshot("paper")] * 2)
     assert one == other
 
