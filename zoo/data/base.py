@@ -22,9 +22,8 @@ from zoo.fields import Field, Fields, named
 from zoo.registry import Registry
 
 __all__ = [
-    "CONTEXT",
     "DATASETS",
-    "WINDOW_STRIDE",
+    "WINDOW_OPTIONS",
     "Arrays",
     "DataRegistry",
     "DataSource",
@@ -48,6 +47,8 @@ WINDOW_STRIDE = Field(
     "window_stride", "int", None, "from one window to the next; None = context: none overlap",
     low=1, high=1 << 20, per="cohort",
 )  # fmt: skip
+#: Options of every data set that may be a sequence; the windows are cut here, not by its reader.
+WINDOW_OPTIONS = named(CONTEXT, WINDOW_STRIDE)
 
 _OWN = re.compile(r"npz:[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
@@ -300,18 +301,14 @@ def _shape(
         tokens = max(2, *(int(a.max()) + 1 for n, a in raw.items() if n.endswith(f"_{role}")))
     outputs = about.classes
     if kind != "class":
-        outputs = train.y.shape[1] or _outputs_without_targets(train.x)
+        # without a target, a network gives an example as many values as it has
+        outputs = train.y.shape[1] or int(np.prod(train.x.shape[1:]))
     elif outputs is None:
         most = tokens if train.sequence is not None else None
         outputs = most or max(2, *(int(s.y.max()) + 1 for s in splits.values()))
     masked = any(name.endswith("_mask") for name in raw)
     example = tuple(int(n) for n in train.x.shape[1:])
     return DataShape(example, outputs, tuple(map(int, positions)), tokens, kind, masked)
-
-
-def _outputs_without_targets(x: NDArray[Any]) -> int:
-    """Return the values that a network gives an example without a target: as many as it has."""
-    return int(np.prod(x.shape[1:]))
 
 
 def arrays_sha256(arrays: Arrays | Mapping[str, NDArray[Any]]) -> str:

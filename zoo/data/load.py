@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from zoo.data.base import CONTEXT, DATASETS, WINDOW_STRIDE, Dataset, make_dataset
+from zoo.data.base import DATASETS, WINDOW_OPTIONS, Dataset, make_dataset
 from zoo.data.files import find_path
 from zoo.errors import no_such
 
@@ -16,8 +16,6 @@ __all__ = ["load"]
 
 #: A file younger than this may be written again within a tick of the file system's clock.
 _YOUNG_NS = 2_000_000_000
-#: Options that every data set understands which lists them, since a sequence is cut here.
-_OF_WINDOWS = (CONTEXT.name, WINDOW_STRIDE.name)
 #: Where the files of a data set lie in its folder.
 _WITHIN = ("*", "*/*", "*/raw/*")
 
@@ -71,6 +69,6 @@ def _load(
 ) -> Dataset:
     """Read a data set; ``stamp`` keeps a file that was replaced from being served from memory."""
     about = DATASETS[name]
-    cut = {option: value for option, value in options if option in _OF_WINDOWS}
-    own = {option: value for option, value in options if option not in _OF_WINDOWS}
+    cut = {option: value for option, value in options if option in WINDOW_OPTIONS}
+    own = {option: value for option, value in options if option not in WINDOW_OPTIONS}
     return make_dataset(about, about.read(path, **own), **cut)

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.arrays import open_npz
-from zoo.data.base import CONTEXT, DATASETS, WINDOW_STRIDE, DataSource, data_error
+from zoo.data.base import DATASETS, WINDOW_OPTIONS, DataSource, data_error
 from zoo.data.problems import split_problems
 from zoo.data.splits import ordered
 from zoo.errors import DataError, Problem
-from zoo.fields import named
 
 __all__ = ["read"]
 
@@ -59,6 +58,6 @@ DATASETS.register("npz", doc="your own: an .npz file, as npz:NAME")(
         sizes=None,
         read=read,
         files="one .npz file with the arrays train_x, train_y, test_x and test_y",
-        options=named(CONTEXT, WINDOW_STRIDE),
+        options=WINDOW_OPTIONS,
     )
 )

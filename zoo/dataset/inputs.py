@@ -23,8 +23,8 @@ def prepared_data(
     from zoo.data import load, prepare
 
     name = _choose("data set", name, list(zoo.plan.data))
-    keys = [(zoo.plan.data_key(r), r) for c in zoo.plan.cohorts for r in c.runs]
-    used = {run.normalization for key, run in keys if key == name}
+    first = [cohort.runs[0] for cohort in zoo.plan.cohorts]  # both are shared by a cohort
+    used = {run.normalization for run in first if zoo.plan.data_key(run) == name}
     normalization = _choose("normalization", normalization, sorted(used))
     facts = zoo.plan.data[name]
     source, planned = str(facts["name"]), facts["fingerprint"]

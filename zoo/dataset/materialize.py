@@ -213,8 +213,8 @@ def _remove_old_strays(folder: Path) -> None:
 def _key(plan: Plan, source: CohortSource, pairs: NDArray[np.int64]) -> str:
     """Return the sha256 of what decides the pairs' weights, and of their checksums."""
     cohort = source.cohort
-    used = sorted({plan.data_key(cohort.runs[row]) for row in pairs[:, 0].tolist()})
-    data = {name: plan.data.get(name, {}).get("fingerprint") for name in used}
+    name = plan.data_key(cohort.runs[0])
+    data = {name: plan.data.get(name, {}).get("fingerprint")}
     sums = source.weight_checksums(pairs[:, 0], pairs[:, 1]).tolist()
     rows = [
         [cohort.run_ids[row], int(cohort.steps[row, k]), value]

@@ -10,18 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.data.base import CONTEXT, DATASETS, WINDOW_STRIDE, DataSource
+from zoo.data.base import DATASETS, WINDOW_OPTIONS, DataSource
 from zoo.errors import DataError, RegistryError
-from zoo.fields import Field, named
+from zoo.fields import Field
 from zoo.plugin.signature import arguments_of, check_loading
 from zoo.registry import first_sentence
 
 __all__ = ["data"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-#: Options of every data set that a plug-in brings.
-_OF_WINDOWS = named(CONTEXT, WINDOW_STRIDE)
 
 
 def data(
@@ -62,7 +59,7 @@ def data(
 
     def enter(make: F) -> F:
         own = arguments_of(what, make, given=(), declared=fields)
-        taken = [*own.common, *(n for n in _OF_WINDOWS if n in own.fields)]
+        taken = [*own.common, *(n for n in WINDOW_OPTIONS if n in own.fields)]
         if taken:
             msg = f"{what}: argument {taken[0]!r} is a field with a meaning of its own: rename it"
             raise RegistryError(msg)
@@ -78,7 +75,7 @@ def data(
             DataSource(
                 name=name, source="generated", licence=licence or "the user's own",
                 citation=citation, example_shape=None, classes=None, sizes=None, read=read,
-                options={**own.fields, **_OF_WINDOWS}, function=function,
+                options={**own.fields, **WINDOW_OPTIONS}, function=function,
             )
         )  # fmt: skip
         return make

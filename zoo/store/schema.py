@@ -286,7 +286,7 @@ def metric_names(cohort: Cohort) -> list[str]:
 
 def cohort_attributes(plan: Plan, cohort: Cohort) -> Mapping[str, Any]:
     """Return the attributes of a cohort's group: all that is needed to use its rows."""
-    names = sorted({plan.data_key(run) for run in cohort.runs})
+    key = plan.data_key(cohort.runs[0])
     return {
         "encoding-type": "phasezoo-cohort",
         "encoding-version": FORMAT_VERSION,
@@ -295,7 +295,7 @@ def cohort_attributes(plan: Plan, cohort: Cohort) -> Mapping[str, Any]:
         "layout": cohort.layout.to_json(),
         "architecture": dict(cohort.architecture),
         "data_shape": cohort.data_shape.to_json(),
-        "data": {name: dict(plan.data.get(name, {})) for name in names},
+        "data": {key: dict(plan.data.get(key, {}))},
         "task_rows": cohort.task_rows,
         "group_rows": cohort.group_rows,
         "backend": cohort.backend,

@@ -19,6 +19,7 @@ from zoo.objectives import Objective, objective_for
 from zoo.spec.plugged import check_plugins
 from zoo.train.fresh import FreshExamples, fresh_examples
 from zoo.train.plan import Cohort, Plan
+from zoo.train.samplers import SAMPLERS
 
 __all__ = [
     "ExampleSet", "TaskData", "cohort_objective", "planned_data", "split_inputs", "split_targets",
@@ -148,7 +149,7 @@ def task_data(
         sets=sets,
         probe=network.inputs(inputs["test"][probes]) if probes else None,
         objective=cohort_objective(cohort),
-        fresh=fresh_examples(prepared, device) if cohort.runs[0].sampler == "fresh" else None,
+        fresh=fresh_examples(prepared, device) if SAMPLERS[cohort.runs[0].sampler].fresh else None,
     )
 
 
