@@ -12,6 +12,9 @@ import torch
 
 from zoo.arithmetic import pinned
 
+#: Seconds that one round of calls fills.
+BUDGET = 0.3
+
 NO_DEVICE = (
     "There is no CUDA device here, so nothing was measured and there are no figures.\n"
     "On a machine that has one, this same command measures and prints them."
@@ -51,9 +54,10 @@ def begin(*, smoke: bool) -> tuple[str, dict[str, object]] | None:
 
 
 def seconds(
-    call: Callable[[], object], *, device: str, budget: float = 0.3, rounds: int = 5
+    call: Callable[[], object], *, device: str, budget: float | None = None, rounds: int = 5
 ) -> float:
-    """Return the median seconds of one call, over rounds of as many calls as fill ``budget``.
+    """Return the median seconds of one call, over rounds of as many calls as fill ``budget``
+    seconds (:data:`BUDGET` unless given).
 
     On a GPU by events around a whole round, so that what the host adds to a call is in it where it
     shows and hidden where it does not, as in training. On a CPU (a smoke test) one call, no figure.
@@ -67,7 +71,7 @@ def seconds(
     call()
     torch.cuda.synchronize()
     once = max(time.perf_counter() - start, 1e-6)
-    count = max(3, min(2000, int(budget / once)))
+    count = max(3, min(2000, int((budget or BUDGET) / once)))
     found = []
     for _ in range(rounds):
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))

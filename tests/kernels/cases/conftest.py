@@ -1,6 +1,14 @@
-"""What the interpreted tests share: a generator, float64 copies, and error bounds."""
+"""What the kernels' cases share: where kernels run, and a generator.
+
+They run under Triton's interpreter (``TRITON_INTERPRET=1``) or on the device that
+``ZOO_TEST_KERNELS`` names; the cases are the same.
+"""
 
 from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
 
 import numpy as np
 import pytest
@@ -8,7 +16,16 @@ import torch
 import triton
 from triton.runtime import interpreter as triton_interpreter
 
+import zoo.kernels
 from zoo.kernels.language import INTERPRETED
+
+DEVICE = os.environ.get("ZOO_TEST_KERNELS")
+if DEVICE is not None:
+    import bridge
+
+    for _module in pkgutil.iter_modules(zoo.kernels.__path__, "zoo.kernels."):
+        importlib.import_module(_module.name)
+    bridge.install(DEVICE)
 
 if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
     # Triton 3.6 makes a Python integer of an array of one element, which numpy 2.4 refuses.
@@ -30,7 +47,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def interpreter():
-    assert INTERPRETED, "run through tests/kernels/test_interpreter.py"
+    assert INTERPRETED or DEVICE, "run through tests/kernels/test_kernels.py"
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ def test_equals_torch(normal, case):
     x, weight, bias, dy = tensors(normal, *case)
     spatial, stride = case[2], case[5]
     floor = 1e-6 * (x.shape[-1] * 9) ** 0.5
+    terms = 9 * max(x.shape[-1], dy.shape[-1])
     plain = conv_torch(x, weight, bias, spatial, stride)
     wanted = conv_torch(*wide(x, weight, bias), spatial, stride)
     assert_near(conv(x, weight, bias, spatial, stride), wanted, floor, torch32=plain)
@@ -45,7 +46,8 @@ def test_equals_torch(normal, case):
     plain = conv_backward_torch(x, weight, dy, spatial, stride, need_dx=True)
     for one, exact, rounded in zip(found, wanted, plain, strict=True):
         assert one.shape == exact.shape
-        assert_near(one, exact, 1e-5, torch32=rounded)
+        # sums of float32 products, dx over outputs × taps, in another order than torch's
+        assert_near(one, exact, max(1e-5, 1e-6 * terms**0.5), torch32=rounded)
     no_dx, dw, db = conv_backward(x, weight, dy, spatial, stride, need_dx=False)
     assert no_dx is None
     assert same_bits(dw, found[1])
