@@ -35,6 +35,7 @@ from zoo.spec import RunSpec
 from zoo.train import backends
 from zoo.train.backends import conv_form, step_function
 from zoo.train.group import coefficient_table
+from zoo.train.span import Span
 from zoo.train.step import Inputs, Recipe, State
 
 EXAMPLES = 8192
@@ -198,9 +199,12 @@ def engine(
     take = step_function(recipe, backend, device=device)
     guard = torch.no_grad()
 
+    live, steps = ones.expand(BLOCK, -1), torch.from_numpy(numbers).to(device)
+    block = Span(data.ids, table, live, steps, 0, BLOCK)
+
     def one(n: int) -> None:
         with guard:
-            take(state, inputs, data.ids[n], table[n], ones, ints + n)
+            take(state, inputs, block.between(n, n + 1))
 
     return cycle(one)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ContextDecorator, ExitStack, contextmanager
@@ -374,7 +375,10 @@ def pinned_compiler() -> Iterator[None]:
         torch.compiler.set_stance("default"),
         dynamo.patch(_DYNAMO),
         frozen.patch(known),
+        warnings.catch_warnings(),
     ):
+        # single precision is meant: TF32 keeps 10 bits of 23
+        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
         yield
 
 

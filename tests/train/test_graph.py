@@ -7,8 +7,9 @@ import torch
 from engine_cases import same_bits, specs, train, trajectories
 
 from zoo.train import backends, trainer
-from zoo.train.backends import step_function
+from zoo.train.backends import eager_step
 from zoo.train.graph import graphed
+from zoo.train.span import in_turn
 
 KINDS = [{"momentum": 0.9}, {"norm": "batch", "optimizer": "adamw"}, {"steps": 5, "dropout": 0.2}]
 
@@ -25,7 +26,7 @@ def test_a_replayed_step_is_the_step(kind, monkeypatch):
         return function
 
     def captured(recipe, backend, *, device):
-        return graphed(step_function(recipe, backend), capture=capture)
+        return in_turn(graphed(eager_step(recipe), capture=capture))
 
     monkeypatch.setattr(trainer, "step_function", captured)
     found = trajectories(*train(runs, group_rows=3))

@@ -11,12 +11,15 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch._higher_order_ops as higher_order
 from torch import Tensor
 
 from zoo.errors import TrainError
+from zoo.objectives import Settings
 from zoo.registry import Registry
 from zoo.train.dynamic import DietRuns
 from zoo.train.graph import graphed
+from zoo.train.span import Span, Take, TakeSpan, in_turn
 from zoo.train.step import Inputs, Recipe, State, advance
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "check_device",
     "conv_form",
     "eager_recipe",
+    "eager_step",
     "reachable",
     "step_function",
 ]
@@ -44,11 +48,11 @@ PRECISIONS.register(
     source="Kalamkar et al. 2019, arXiv 1905.12322",
 )(torch.bfloat16)
 
-#: Takes one step of a group, as :data:`zoo.train.step.StepFunction`.
-Take = Callable[[State, Inputs, Tensor, Tensor, Tensor, Tensor], None]
-
+_VERSION = tuple(map(int, torch.__version__.split(".")[:2]))
 #: Torch 2.11 checks the indices of patches with C++ that no compiler takes; 2.13 does it well.
-_CHECKS_INDICES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
+_CHECKS_INDICES = _VERSION >= (2, 13)
+#: Torch compiles loops over steps for CPUs.
+_LOOPS = _VERSION >= (2, 13)
 
 _COUNTER = iter(range(1 << 62))
 
@@ -115,8 +119,8 @@ def eager_recipe(recipe: Recipe) -> Recipe:
     return recipe if measured else replace(recipe, conv=conv_form("eager"))
 
 
-def step_function(recipe: Recipe, backend: str, *, device: str = "cpu") -> Take:
-    """Return the step of a recipe on the ``"eager"`` or ``"compiled"`` backend.
+def step_function(recipe: Recipe, backend: str, *, device: str = "cpu") -> TakeSpan:
+    """Return what takes a recipe's steps on the ``"eager"`` or ``"compiled"`` backend.
 
     Args:
         recipe: what the models share.
@@ -127,10 +131,12 @@ def step_function(recipe: Recipe, backend: str, *, device: str = "cpu") -> Take:
         return _compiled(recipe, device)
     # What dynamic diets do on the host between operations cannot be captured.
     capturable = device == "cuda" and recipe.dynamic is None
-    return graphed(_eager(recipe)) if capturable else _eager(recipe)
+    return in_turn(graphed(eager_step(recipe)) if capturable else eager_step(recipe))
 
 
-def _eager(recipe: Recipe) -> Take:
+def eager_step(recipe: Recipe) -> Take:
+    """Return one step run op by op."""
+
     def take(
         state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor
     ) -> None:
@@ -142,31 +148,12 @@ def _eager(recipe: Recipe) -> Take:
     return take
 
 
-def _compiled(recipe: Recipe, device: str) -> Take:
-    count = len(recipe.optimizer.moments)
-
-    # which inputs there are is the same in every step of a cohort
-    names: list[str] = []
-
-    def flat(diet: tuple[Tensor, ...], settings: dict[str, Tensor], *tensors: Tensor) -> None:
-        slab, active, diverged, *rest = tensors
-        runs, memory = (DietRuns(*diet[:2]), diet[2:]) if diet else (None, ())
-        state = State(slab, tuple(rest[:count]), active, diverged, memory)
-        given = dict(zip(names, rest[count:], strict=False))
-        inputs = Inputs(**given, diet=runs, settings=settings)
-        new = advance(recipe, state, inputs, *rest[count + len(names) :])
-        # Written in place inside the graph, where the copies fuse with what they copy.
-        slab.copy_(new.slab)
-        active.copy_(new.active)
-        diverged.copy_(new.diverged)
-        for old, moment in zip(state.moments, new.moments, strict=True):
-            old.copy_(moment)
-        for old, value in zip(state.memory, new.memory, strict=True):
-            old.copy_(value)
-
-    flattened: dict[Inputs, dict[str, Tensor]] = {}
+def _compiled(recipe: Recipe, device: str) -> TakeSpan:
+    """Return compiled steps: on a CPU one loop over a span, else one call per step."""
+    program = _Program(recipe)
+    looped = device == "cpu" and _LOOPS
     compiled: Any = torch.compile(
-        _own_code(flat),
+        _own_code(program.loop if looped else program.step),
         dynamic=False,
         fullgraph=True,
         options={"cpp_wrapper": device == "cpu", "assert_indirect_indexing": _CHECKS_INDICES},
@@ -175,26 +162,102 @@ def _compiled(recipe: Recipe, device: str) -> Take:
     def take(
         state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor
     ) -> None:
-        if inputs not in flattened:
-            flattened[inputs] = inputs.tensors()
-            names[:] = flattened[inputs]
-        runs = inputs.diet
-        diet = () if runs is None else (runs.counts, runs.options, *state.memory)
-        compiled(
-            diet, inputs.settings, state.slab, state.active, state.diverged, *state.moments,
-            *flattened[inputs].values(), ids, table, live, number,
-        )  # fmt: skip
+        compiled(*program.arguments(state, inputs), (ids, table, live, number))
 
-    return take
+    def take_span(state: State, inputs: Inputs, span: Span) -> None:
+        bounds = torch.tensor(span.first), torch.tensor(span.stop)
+        compiled(*program.arguments(state, inputs), span.tensors, *bounds)
+
+    return take_span if looped else in_turn(take)
 
 
-def _own_code(function: Callable[..., None]) -> Callable[..., None]:
-    """Return the function with a code object of its own.
+#: A state as a compiled program takes it: slab, active, diverged, moments, memory.
+_Flat = tuple[Tensor, ...]
+
+
+class _Program:
+    """What is compiled for a cohort, as functions of tensors alone.
+
+    Args:
+        recipe: what the models share.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._moments = len(recipe.optimizer.moments)
+        self._known: dict[Inputs, tuple[_Flat, dict[str, Tensor], _Flat]] = {}
+        # which inputs there are is the same in every step of a cohort
+        self._names: tuple[str, ...] = ()
+
+    def arguments(
+        self, state: State, inputs: Inputs
+    ) -> tuple[_Flat, _Flat, dict[str, Tensor], _Flat]:
+        """Return the state and the inputs as :meth:`step` and :meth:`loop` take them."""
+        if inputs not in self._known:
+            named, diet = inputs.tensors(), inputs.diet
+            self._names = tuple(named)
+            counted = () if diet is None else (diet.counts, diet.options)
+            self._known[inputs] = counted, dict(inputs.settings), tuple(named.values())
+        flat = (state.slab, state.active, state.diverged, *state.moments, *state.memory)
+        return flat, *self._known[inputs]
+
+    def _after(
+        self, flat: _Flat, diet: _Flat, settings: Settings, given: _Flat, row: tuple[Tensor, ...]
+    ) -> _Flat:
+        slab, active, diverged, *rest = flat
+        moments, memory = rest[: self._moments], rest[self._moments :]
+        state = State(slab, tuple(moments), active, diverged, tuple(memory))
+        named = dict(zip(self._names, given, strict=True))
+        runs = DietRuns(*diet) if diet else None
+        new = advance(self.recipe, state, Inputs(**named, diet=runs, settings=settings), *row)
+        return (new.slab, new.active, new.diverged, *new.moments, *new.memory)
+
+    def step(
+        self, flat: _Flat, diet: _Flat, settings: Settings, given: _Flat, row: tuple[Tensor, ...]
+    ) -> None:
+        """Take one step in place: inside the graph the copies fuse with what they copy."""
+        for old, value in zip(flat, self._after(flat, diet, settings, given, row), strict=True):
+            old.copy_(value)
+
+    def loop(
+        self,
+        flat: _Flat,
+        diet: _Flat,
+        settings: Settings,
+        given: _Flat,
+        rows: tuple[Tensor, ...],
+        first: Tensor,
+        stop: Tensor,
+    ) -> None:
+        """Take the steps ``first`` to ``stop`` of ``rows`` in place."""
+
+        def more(at: Tensor, *carried: Tensor) -> Tensor:
+            return at < stop
+
+        def body(at: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
+            # plain indexing by a tensor does not trace inside a loop
+            row = tuple(t.index_select(0, at.view(1))[0] for t in rows)
+            after = self._after(carried, diet, settings, given, row)
+            # a loop may not hand on what it was given
+            own = (a.clone() if a is c else a for a, c in zip(after, carried, strict=True))
+            return (at + 1, *own)
+
+        loop: Any = higher_order.while_loop
+        _, *after = loop(more, body, (first, *flat))
+        for old, value in zip(flat, after, strict=True):
+            old.copy_(value)
+
+
+def _own_code(method: Callable[..., None]) -> Callable[..., None]:
+    """Return a method of a program with a code object of its own.
 
     Dynamo counts recompilations by code object and silently falls back to eager after a few;
-    every cohort's closure shares one code object, so each gets a copy.
+    every cohort's program shares one code object, so each gets a copy.
     """
-    code = function.__code__.replace(co_name=f"step_{next(_COUNTER)}")
-    return types.FunctionType(
+    assert isinstance(method, types.MethodType)
+    function = method.__func__
+    code = function.__code__.replace(co_name=f"{function.__name__}_{next(_COUNTER)}")
+    own = types.FunctionType(
         code, function.__globals__, code.co_name, function.__defaults__, function.__closure__
     )
+    return types.MethodType(own, method.__self__)

@@ -15,13 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.train.span import Take
 from zoo.train.step import Inputs, State
 
 __all__ = ["graphed"]
-
-#: Takes one step of a group in place, as :data:`zoo.train.backends.Take`.
-Take = Callable[[State, Inputs, Tensor, Tensor, Tensor, Tensor], None]
-
 
 #: Returns what runs a function again, at the addresses that it works on now.
 Capture = Callable[[Callable[[], None]], Callable[[], None]]

@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.train.backends import Take, eager_recipe
+from zoo.train.backends import eager_recipe
 from zoo.train.dynamic import Memory
 from zoo.train.group import Group, coefficient_table
 from zoo.train.pause import SegmentProgress, Tick
 from zoo.train.schedule import learning_rates
+from zoo.train.span import Span, TakeSpan, spans
 from zoo.train.step import Recipe, State, gradient
 
 __all__ = ["current_rates", "last_step", "stacked_segment"]
@@ -26,7 +27,7 @@ Steps = NDArray[np.int64]
 
 def stacked_segment(
     recipe: Recipe,
-    take: Take,
+    take: TakeSpan,
     group: Group,
     state: State,
     start: Steps,
@@ -42,7 +43,7 @@ def stacked_segment(
 
     Args:
         recipe: what the models share.
-        take: one step.
+        take: takes a span of steps.
         group: the group.
         state: after step ``start``, or where ``begin`` says.
         start, stop: steps.
@@ -61,38 +62,62 @@ def stacked_segment(
     early = _Early(state) if counts.min() < total else None
     if early is not None and begin is not None:
         early.slab, early.moments = begin.early[0], begin.early[1:]
-    block_steps = max(16, _BLOCK_IDS // (len(start) * group.order.batch))
+    block_steps = _block_steps(group)
     first = 0 if begin is None else begin.offset
     for block in range(first, total, block_steps):
         if tick is not None and block > first:
             kept = () if early is None else (early.slab, *early.moments)
             tick(partial(SegmentProgress, block, before, kept))
-        offsets = np.arange(block, min(block + block_steps, total))[:, None]
-        numbers = start + offsets
-        live = torch.from_numpy(numbers < stop)
+        numbers = start + np.arange(block, min(block + block_steps, total))[:, None]
+        live = numbers < stop
         numbers = np.minimum(numbers, last)
-        final = torch.from_numpy(numbers == last) & live
-        ending = final.any(1).tolist()
-        live, final = live.to(device), final.to(device)
-        steps = zip(
-            torch.from_numpy(group.order.block(numbers)).to(device).unbind(),
-            coefficient_table(recipe.optimizer, group.runs, numbers).to(device).unbind(),
-            live.unbind(),
-            torch.from_numpy(numbers).to(device).unbind(),
-            ending,
-            final.unbind(),
-            strict=True,
-        )
-        for ids, table, alive, number, ends, done in steps:
+        final = (numbers == last) & live
+        part = _drawn(recipe, group, numbers, live, device)
+        done = torch.from_numpy(final).to(device)
+        for begun, ended in spans(final.any(1).tolist()):
+            ends = bool(final[begun].any())
             if ends:
-                before = torch.where(done.unsqueeze(1), state.slab, before)
-                memory = _where(done, state.memory, memory)
-            take(state, group.inputs, ids, table, alive, number)
+                before = torch.where(done[begun].unsqueeze(1), state.slab, before)
+                memory = _where(done[begun], state.memory, memory)
+            take(state, group.inputs, part.between(begun, ended))
             if ends and early is not None:
-                early.keep(state, done)
+                early.keep(state, done[begun])
     if early is not None:
         early.restore(state)
     return last_step(recipe, group, state, before, last, memory)
+
+
+def _block_steps(group: Group) -> int:
+    """Return how many steps of a group are drawn at a time."""
+    ids = len(group.runs) * int(group.order.batch)
+    return max(16, _BLOCK_IDS // ids)
+
+
+def _drawn(
+    recipe: Recipe, group: Group, numbers: Steps, live: NDArray[np.bool_], device: torch.device
+) -> Span:
+    """Return the span of steps ``numbers [T, G]``, padded to a whole block.
+
+    Every block of a cohort has one shape, so that what is compiled for one serves them all.
+    """
+    count = len(numbers)
+    found = (
+        torch.from_numpy(group.order.block(numbers)),
+        coefficient_table(recipe.optimizer, group.runs, numbers),
+        torch.from_numpy(live),
+        torch.from_numpy(numbers),
+    )
+    ids, table, alive, number = (_padded(t, _block_steps(group)).to(device) for t in found)
+    return Span(ids, table, alive, number, 0, count)
+
+
+def _padded(rows: Tensor, count: int) -> Tensor:
+    """Return the rows and, up to ``count``, others that are never read."""
+    if len(rows) == count:
+        return rows
+    padded = rows.new_empty(count, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    return padded
 
 
 def _where(done: Tensor, new: Memory, old: Memory) -> Memory:

@@ -13,6 +13,7 @@ import torch
 from zoo.kernels.language import without_kernels
 from zoo.train.group import coefficient_table
 from zoo.train.plan import Task
+from zoo.train.span import Span
 from zoo.train.trainer import TaskTrainer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "train"))
@@ -55,12 +56,12 @@ def stepped(runs, *, steps=2):
     trainer = TaskTrainer(planned, cohort, Task(cohort.id, 0, 0, cohort.models))
     (group,) = trainer.groups
     (state,) = trainer._states([trainer._initial_slab(group)], None)
-    for step in range(steps):
-        numbers = np.full((1, 3), step)
-        ids = torch.from_numpy(group.order.block(numbers))[0]
-        table = coefficient_table(trainer.recipe.optimizer, group.runs, numbers)[0]
-        live = torch.ones(3, dtype=torch.bool)
-        trainer.take(state, group.inputs, ids, table, live, torch.from_numpy(numbers[0]))
+    numbers = np.repeat(np.arange(steps)[:, None], 3, 1)
+    ids = torch.from_numpy(group.order.block(numbers))
+    table = coefficient_table(trainer.recipe.optimizer, group.runs, numbers)
+    live = torch.ones(steps, 3, dtype=torch.bool)
+    span = Span(ids, table, live, torch.from_numpy(numbers), 0, steps)
+    trainer.take(state, group.inputs, span)
     return {run_id: state.slab[row] for row, run_id in enumerate(cohort.run_ids)}
 
 
