@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ContextDecorator, ExitStack, contextmanager
 from dataclasses import dataclass
