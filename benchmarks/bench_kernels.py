@@ -29,16 +29,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.architectures import build
-from zoo.architectures.conv import Conv
+from zoo.architectures.conv import Conv, Window
 from zoo.architectures.op import Mode, Shape
 from zoo.data import DataShape
-from zoo.kernels.batch_norm import batch_norm, batch_norm_torch
+from zoo.kernels.batch_norm import BatchNormForm, batch_norm, batch_norm_torch
 from zoo.kernels.conv_forms import FORMS, TABLE
 from zoo.kernels.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_torch
 from zoo.kernels.dropout import dropout, dropout_torch
-from zoo.kernels.gather import Draw, gather, gather_torch
+from zoo.kernels.gather import Draw, Reading, gather, gather_torch
 from zoo.kernels.ghost_norm import linear_square_norms, linear_square_norms_torch
 from zoo.kernels.norm import Affine, NormSpec, norm, norm_backward, norm_torch
+from zoo.kernels.optimizer_step import Update
 from zoo.optim import OPTIMIZERS
 from zoo.optim.fused import fused_step
 from zoo.spec import RunSpec
@@ -123,10 +124,11 @@ def optimizer_case(name: str, M: int, width: int, device: str) -> Case:
             row.grad = grad
         each = [kinds[name]([row], lr=1e-3, weight_decay=1e-4, fused=True, **more) for row in rows]
         rivals["torch.optim, a model at a time"] = lambda: [o.step() for o in each]
+    update = Update(*slabs, moments, table, active)
     moved = nbytes(slabs[0], *moments) * 2 + nbytes(slabs[1])
     return Case(
         f"{name} M={M} P={layout.trained}", moved,
-        lambda: fused_step(optimizer, *slabs, moments, table, active, key, layout), rivals,
+        lambda: fused_step(optimizer, update, key, layout), rivals,
     )  # fmt: skip
 
 
@@ -204,11 +206,11 @@ def batch_norm_case(shape: tuple[int, ...], device: str, *, virtual: int) -> Cas
     x = torch.randn(shape, device=device)
     weight, bias, mean, var = (torch.rand(shape[0], shape[3], device=device) for _ in range(4))
     given = (x, weight, bias, (mean, var), torch.full((shape[0],), 0.1, device=device))
-    more = {"virtual": virtual, "activation": "relu"}
+    form = BatchNormForm(virtual, "relu")
     title = f"{'ghost ' if virtual < shape[1] else ''}batch norm + relu {list(shape)}"
     return Case(
-        title, 2 * nbytes(x), lambda: batch_norm(*given, **more),
-        both(lambda: batch_norm_torch(*given, **more), device),
+        title, 2 * nbytes(x), lambda: batch_norm(*given, form),
+        both(lambda: batch_norm_torch(*given, form), device),
     )  # fmt: skip
 
 
@@ -220,12 +222,12 @@ def gather_case(M: int, B: int, device: str, *, name: str) -> Case:
     ints = torch.arange(M, device=device)
     draw = Draw(name, ints, ints, torch.full((M,), 4.0, device=device))
     stats = {"mean": torch.rand(3, device=device), "scale": torch.rand(3, device=device) + 1}
-    more = {**stats, "draw": draw, "flatten": False}
+    how = Reading(**stats, draw=draw, flatten=False)
     moved = M * B * (3072 * 5 + 24)
     return Case(
         f"gather, normalise, {name} [{M}, {B}, 3, 32, 32] of bytes", moved,
-        lambda: gather(x, labels, ids, **more),
-        both(lambda: gather_torch(x, labels, ids, **more), device),
+        lambda: gather(x, labels, ids, how),
+        both(lambda: gather_torch(x, labels, ids, how), device),
     )  # fmt: skip
 
 
@@ -277,7 +279,7 @@ def cases(device: str) -> list[Callable[[], list[Case]]]:
 
 def convolution(form: str, case: tuple, device: str, dtype: torch.dtype) -> Callable[[], object]:
     models, batch, spatial, inputs, outputs, stride = case
-    op = Conv("conv", Shape(spatial, inputs), outputs, stride)
+    op = Conv("conv", Shape(spatial, inputs), outputs, Window(stride))
     x = torch.randn(models, batch, op.inputs.positions, inputs, device=device, dtype=dtype)
     p = {op.key(q.suffix): torch.randn(models, *q.shape, device=device) for q in op.params()}
     out = op.out_shape()
@@ -300,7 +302,7 @@ def time_convolutions(device: str) -> list[dict[str, object]]:
             calls = {form: convolution(form, case, device, dtype) for form in FORMS}
             found = {form: seconds(call, device=device) for form, call in calls.items()}
             _, batch, spatial, inputs, outputs, stride = case
-            op = Conv("conv", Shape(spatial, inputs), outputs, stride)
+            op = Conv("conv", Shape(spatial, inputs), outputs, Window(stride))
             rows.append({
                 "device": name, "dtype": str(dtype).removeprefix("torch."), "inputs": inputs,
                 "outputs": outputs, "positions": op.out_shape().positions, "batch": batch,

@@ -41,7 +41,7 @@ from zoo.train.backends import PRECISIONS, conv_form, step_function
 from zoo.train.group import make_group
 from zoo.train.memory import keep_freed_memory
 from zoo.train.planner import OWN_GROUP, cohort_key, group_size
-from zoo.train.segment import stacked_segment
+from zoo.train.segment import Stretch, stacked_segment
 from zoo.train.step import Recipe, State
 from zoo.train.task_data import ExampleSet, TaskData
 
@@ -203,7 +203,7 @@ def zoo_engine(case: Case, data: Data, G: int, backend: str) -> Callable[[int], 
     @torch.no_grad()
     def take(steps: int) -> None:
         start = np.full(G, position["step"], dtype=np.int64)
-        stacked_segment(recipe, take_step, group, state, start, start + steps)
+        stacked_segment(recipe, take_step, group, state, Stretch(start, start + steps))
         position["step"] += steps
         if not bool(state.active.all()):
             msg = "a model diverged: the timing would not count"

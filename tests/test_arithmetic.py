@@ -17,8 +17,8 @@ import zoo
 from zoo.architectures import build, initial_row, module_for
 from zoo.architectures.symmetry import verify
 from zoo.arithmetic import SETTINGS, THREAD_SETTINGS, pinned, pinned_compiler
-from zoo.dataset.align import align_rows
-from zoo.dataset.baselines import Target, fit_neural
+from zoo.dataset.align import AlignmentProbe, MidpointSearch, align_rows
+from zoo.dataset.baselines import NeuralTraining, Target, fit_neural
 from zoo.dataset.canonical import canonical_rows
 from zoo.dataset.normalization import fit_normalization
 from zoo.dataset.structure import structure_of
@@ -30,7 +30,7 @@ from zoo.launch.reproduce import reproduce
 from zoo.provenance import fingerprint, fingerprint_changes
 from zoo.report.surface import loss_around
 from zoo.train.task_data import task_data
-from zoo.train.trainer import TaskTrainer
+from zoo.train.trainer import Engine, TaskTrainer
 
 #: Another value of a setting that is no truth value.
 OTHER = {
@@ -257,7 +257,7 @@ def _everything(path):
     z = zoo.open(path)
     for cohort in z.plan.cohorts:
         for task in cohort.tasks():
-            for checkpoint in TaskTrainer(z.plan, cohort, task, backend="eager").run():
+            for checkpoint in TaskTrainer(z.plan, cohort, task, engine=Engine("eager")).run():
                 found[f"trained {cohort.id} {checkpoint.index}"] = checkpoint.weights
                 for name, values in checkpoint.metrics.items():
                     found[f"{name} {cohort.id} {checkpoint.index}"] = values
@@ -299,10 +299,8 @@ def _of_rows(view, network, rows, structure, x, y):
             rows[0],
             structure,
             method=method,
-            network=network,
-            inputs=x,
-            labels=y,
-            steps=3,
+            probe=AlignmentProbe(network, x, y),
+            search=MidpointSearch(steps=3),
         )
     normalization = fit_normalization(view)
     for form in ("flat", "tokens", "graph", "layers"):
@@ -320,7 +318,7 @@ def _of_rows(view, network, rows, structure, x, y):
         found[f"{form} target"] = target
     target = Target("lr", np.array([0.0, 1.0]))
     both = np.arange(2)
-    found["neural"] = fit_neural(view, [target], both, both, epochs=2)[0]
+    found["neural"] = fit_neural(view, [target], both, both, training=NeuralTraining(epochs=2))[0]
     return found
 
 

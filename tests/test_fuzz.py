@@ -28,7 +28,7 @@ from zoo.data.score_file import read_scores
 from zoo.dataset.normalization import Normalization
 from zoo.errors import DataError, QueryError, SpecError, ZooError
 from zoo.launch.profile import ClusterProfile, load_profile
-from zoo.launch.submissions import new_submission, submission_numbers, submissions
+from zoo.launch.submissions import Work, new_submission, submission_numbers, submissions
 from zoo.spec import Sweep
 from zoo.spec.predicate import compile_predicate
 from zoo.store import lease_view
@@ -261,7 +261,9 @@ def submitted(tmp_path_factory):
     raw = {"partition": "cpu", "time": "30", "logs": "/tmp/logs"}
     profile = ClusterProfile.from_raw(raw, name="p", source="p.toml")
     tasks = [[("mlp-a", 0), ("mlp-a", 1)], [("mlp-b", 0)]]
-    one = new_submission(store, profile, tasks, [60.0, 5.5], chunk=1, failures={("mlp-b", 0): 1})
+    one = new_submission(
+        store, profile, Work(tasks, [60.0, 5.5], chunk=1, failures={("mlp-b", 0): 1})
+    )
     one.accepted(0, 4711)
     one.accepted(1, 4712)
     return store, one

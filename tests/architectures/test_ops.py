@@ -14,7 +14,7 @@ import zoo.architectures
 from zoo.architectures import ACTIVATIONS, NORMS
 from zoo.architectures.activations import Activation
 from zoo.architectures.combine import Add, Concatenate, Multiply
-from zoo.architectures.conv import Conv
+from zoo.architectures.conv import Conv, Window
 from zoo.architectures.default import pullback
 from zoo.architectures.dropout import Dropout
 from zoo.architectures.fused import NormActivation
@@ -68,20 +68,20 @@ def own_module():
 #: Name -> (the op, shapes of its inputs).
 CASES = {
     "linear": (Linear("op", 6, 5), (VECTOR,)),
-    "conv of a signal": (Conv("op", SIGNAL, 4, 1), (SIGNAL,)),
-    "conv": (Conv("op", IMAGE, 4, 1), (IMAGE,)),
-    "conv by two": (Conv("op", IMAGE, 4, 2), (IMAGE,)),
-    "conv of one position": (Conv("op", IMAGE, 4, 1, kernel=1), (IMAGE,)),
-    "conv by two of one position": (Conv("op", IMAGE, 4, 2, kernel=1), (IMAGE,)),
-    "conv of five by three": (Conv("op", IMAGE, 4, 3, kernel=5, padding=1), (IMAGE,)),
-    "conv without padding": (Conv("op", IMAGE, 4, 1, padding=0), (IMAGE,)),
-    "conv with much padding": (Conv("op", IMAGE, 4, 2, kernel=2, padding=2), (IMAGE,)),
-    "conv without bias": (Conv("op", IMAGE, 4, 2, bias="without"), (IMAGE,)),
+    "conv of a signal": (Conv("op", SIGNAL, 4), (SIGNAL,)),
+    "conv": (Conv("op", IMAGE, 4), (IMAGE,)),
+    "conv by two": (Conv("op", IMAGE, 4, Window(2)), (IMAGE,)),
+    "conv of one position": (Conv("op", IMAGE, 4, Window(1, kernel=1)), (IMAGE,)),
+    "conv by two of one position": (Conv("op", IMAGE, 4, Window(2, kernel=1)), (IMAGE,)),
+    "conv of five by three": (Conv("op", IMAGE, 4, Window(3, kernel=5, padding=1)), (IMAGE,)),
+    "conv without padding": (Conv("op", IMAGE, 4, Window(1, padding=0)), (IMAGE,)),
+    "conv with much padding": (Conv("op", IMAGE, 4, Window(2, kernel=2, padding=2)), (IMAGE,)),
+    "conv without bias": (Conv("op", IMAGE, 4, Window(2), bias="without"), (IMAGE,)),
     "conv of two extents": (
-        Conv("op", IMAGE, 4, (1, 2), kernel=(3, 2), padding=(1, 0)),
+        Conv("op", IMAGE, 4, Window((1, 2), kernel=(3, 2), padding=(1, 0))),
         (IMAGE,),
     ),
-    "conv of a signal by three": (Conv("op", SIGNAL, 4, 3, kernel=4), (SIGNAL,)),
+    "conv of a signal by three": (Conv("op", SIGNAL, 4, Window(3, kernel=4)), (SIGNAL,)),
     "sum": (Add("op", IMAGE, 3), (IMAGE,) * 3),
     "product": (Multiply("op", IMAGE, 2), (IMAGE,) * 2),
     "side by side": (Concatenate("op", (IMAGE, Shape((5, 4), 2))), (IMAGE, Shape((5, 4), 2))),
@@ -112,7 +112,7 @@ CASES |= {
     if NORMS[name]("op", shape, OPTIONS).problem() is None
 }
 CASES |= {
-    f"{name} weights": (transformed(Conv("op", IMAGE, 4, 1), name), (IMAGE,))
+    f"{name} weights": (transformed(Conv("op", IMAGE, 4), name), (IMAGE,))
     for name in WEIGHT_TRANSFORMS
 }
 CASES["a module of one's own"] = (own_module(), (IMAGE,))

@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from zoo.dataset import Zoo
-from zoo.dataset.baselines import Target, fit_boosting, fit_neural, fit_ridge
+from zoo.dataset.baselines import NeuralTraining, Target, fit_boosting, fit_neural, fit_ridge
 from zoo.dataset.benchmark import CONTROLS, INPUTS, _parts, benchmark, folds_of, make_targets
 from zoo.dataset.features import (
     epoch_features,
@@ -235,15 +235,14 @@ def test_the_network_learns_from_graphs_and_scores_every_test_row(view):
     fold = folds_of(view, "seed", 4)
     train, test = np.flatnonzero(fold > 0), np.flatnonzero(fold == 0)
     ticks = []
-    scores = fit_neural(
-        view, targets, train, test, epochs=40, batch=16, tick=lambda: ticks.append(1)
-    )
+    training = NeuralTraining(epochs=40, batch=16)
+    scores = fit_neural(view, targets, train, test, training=training, tick=lambda: ticks.append(1))
     assert len(ticks) == 40
     assert [s.shape for s in scores] == [(len(test), 1), (len(test), 2)]
     predicted = targets[0].decoded(scores[0], train)
     assert r_squared(targets[0].values[test], predicted) > 0.5
     assert accuracy(targets[1].values[test], targets[1].decoded(scores[1], train)) == 1
-    again = fit_neural(view, targets, train, test[::-1], epochs=40, batch=16)
+    again = fit_neural(view, targets, train, test[::-1], training=training)
     np.testing.assert_allclose(again[0][::-1], scores[0], atol=1e-4)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from zoo.architectures import ACTIVATIONS, ARCHITECTURES, NORMS, build, row_to_state_dict
 from zoo.data import DataShape
-from zoo.dataset.align import METHODS, align_rows, unit_activations
+from zoo.dataset.align import METHODS, AlignmentProbe, MidpointSearch, align_rows, unit_activations
 from zoo.dataset.augment import (
     Canonical,
     FlipSigns,
@@ -226,7 +226,7 @@ def test_alignment_undoes_a_permutation(method, spec):
         module = network.module()
         module.load_state_dict(row_to_state_dict(structure.layout, row.numpy()))
         labels = module.eval()(x).argmax(1)
-        options = {"network": network, "inputs": x, "labels": labels, "steps": 4}
+        options = {"probe": AlignmentProbe(network, x, labels), "search": MidpointSearch(4)}
         found = align_rows(moved.unsqueeze(0), row, structure, method=method, **options)[0]
         torch.testing.assert_close(found, row, rtol=1e-5, atol=1e-5)
 
@@ -237,12 +237,12 @@ def test_alignment_never_changes_a_function_and_comes_nearer():
     labels = torch.arange(64) % CLASSES
     for method in METHODS:
         found = align_rows(
-            rows[1:], rows[0], structure, method=method, network=network, inputs=x, labels=labels
+            rows[1:], rows[0], structure, method=method, probe=AlignmentProbe(network, x, labels)
         )
         assert_same_function(network, structure, rows[1:], found)
     near = align_rows(rows[1:], rows[0], structure)
     assert (near - rows[0]).norm() < (rows[1] - rows[0]).norm()
-    with pytest.raises(QueryError, match="with network and inputs"):
+    with pytest.raises(QueryError, match="activations \\(with a probe"):
         align_rows(rows, rows[0], structure, method="activations")
     with pytest.raises(QueryError, match="allowed: weights"):
         align_rows(rows, rows[0], structure, method="weight")
@@ -275,7 +275,7 @@ def test_straight_through_finds_a_better_midpoint_than_the_identity():
         with torch.no_grad():
             return float(torch.nn.functional.cross_entropy(module.eval()(x), labels))
 
-    options = {"network": network, "inputs": x, "labels": labels, "steps": 40}
+    options = {"probe": AlignmentProbe(network, x, labels), "search": MidpointSearch(40)}
     learnt = align_rows(rows[1:], rows[0], structure, method="straight_through", **options)
     matched = align_rows(rows[1:], rows[0], structure)
     assert midpoint_loss(learnt) <= midpoint_loss(matched)

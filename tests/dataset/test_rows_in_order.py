@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from zoo.architectures import Layout, Segment
 from zoo.dataset import View, Zoo
-from zoo.dataset.batches import plan_batches, rows_at_once
+from zoo.dataset.batches import Shuffle, plan_batches, rows_at_once
 from zoo.dataset.normalization import SCOPES, Normalization, fit_normalization
 from zoo.dataset.pairs import _drawn, _every
 from zoo.dataset.structure import by_structure, only_structure
@@ -32,14 +32,16 @@ def zoo():
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_every_row_comes_once_in_batches_of_one_structure(zoo, shuffle):
     view = zoo.query().sort("test_accuracy")
-    batches = plan_batches(view, 3, shuffle=shuffle, seed=1)
+    batches = plan_batches(view, 3, Shuffle(1) if shuffle else None)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(view)))
     assert all(len(by_structure(view.take(b))) == 1 for b in batches)
-    again = plan_batches(view, 3, shuffle=shuffle, seed=1)
+    again = plan_batches(view, 3, Shuffle(1) if shuffle else None)
     assert [b.tolist() for b in batches] == [b.tolist() for b in again]
-    other = plan_batches(view, 3, shuffle=shuffle, seed=1, epoch=1)
+    other = plan_batches(view, 3, Shuffle(1, 1) if shuffle else None)
     assert ([b.tolist() for b in batches] == [b.tolist() for b in other]) != shuffle
-    assert all(len(b) == 3 for b in plan_batches(view, 3, shuffle=shuffle, drop_last=True))
+    assert all(
+        len(b) == 3 for b in plan_batches(view, 3, Shuffle() if shuffle else None, drop_last=True)
+    )
     with pytest.raises(QueryError, match="at least 1"):
         plan_batches(view, 0)
 
@@ -58,7 +60,7 @@ def test_rows_at_once_fit_into_memory(zoo):
 
 def test_shards_in_a_window_stay_together(zoo):
     view = zoo.query(norm="none")
-    batches = plan_batches(view, 100, shuffle=True, window=2)
+    batches = plan_batches(view, 100, Shuffle(window=2))
     shards = view.shards()[np.concatenate(batches)]
     # with two shards at a time, a shard's rows lie within the rows of two shards
     for shard in np.unique(shards):

@@ -7,14 +7,15 @@ import torch
 from zoo.architectures import build
 from zoo.data import DataShape
 from zoo.kernels.activation import FUSED
-from zoo.kernels.batch_norm import batch_norm, batch_norm_backward
+from zoo.kernels.batch_norm import BatchNormForm, batch_norm, batch_norm_backward
 from zoo.kernels.conv import conv, conv_backward
-from zoo.kernels.cross_entropy import TILE, softmax_cross_entropy
+from zoo.kernels.cross_entropy import TILE, LossTerms, softmax_cross_entropy
 from zoo.kernels.dropout import dropout
-from zoo.kernels.gather import MOVES, Draw, gather
+from zoo.kernels.gather import MOVES, Draw, Reading, gather
 from zoo.kernels.ghost_norm import affine_square_norms, linear_square_norms, sequence_square_norms
 from zoo.kernels.newton_schulz import newton_schulz
 from zoo.kernels.norm import Affine, NormSpec, norm, norm_backward
+from zoo.kernels.optimizer_step import Update
 from zoo.optim import OPTIMIZERS
 from zoo.optim.fused import fused_step, has_kernel
 from zoo.spec.run import RunSpec
@@ -32,11 +33,9 @@ def floats(*shape, dtype=torch.float32):
 
 
 def entropy_of(G, B, C, *, rich, dtype=torch.float32, form="online"):
-    more = {"targets": floats(G, B, C), "weights": floats(G, B), "z_loss": floats(G)}
-    softmax_cross_entropy(
-        floats(G, B, C, dtype=dtype), torch.zeros(G, B, dtype=torch.int64), floats(G),
-        scores=rich, form=form, **(more if rich else {}),
-    )  # fmt: skip
+    terms = LossTerms(floats(G, B, C), floats(G, B), floats(G)) if rich else LossTerms()
+    z, labels = floats(G, B, C, dtype=dtype), torch.zeros(G, B, dtype=torch.int64)
+    softmax_cross_entropy(z, labels, floats(G), terms=terms, scores=rich, form=form)
 
 
 @case
@@ -74,8 +73,9 @@ def gather_of_pictures():
     for name in MOVES:
         draw = Draw(name, ints, ints, floats(4))
         x = torch.zeros(100, 3, 32, 32, dtype=torch.uint8)
-        gather(x, labels, ids, mean=floats(3), scale=floats(3), draw=draw, flatten=False)
-    gather(floats(100, 64), labels, ids, flatten=True, dtype=torch.bfloat16)
+        how = Reading(mean=floats(3), scale=floats(3), draw=draw, flatten=False)
+        gather(x, labels, ids, how)
+    gather(floats(100, 64), labels, ids, Reading(flatten=True, dtype=torch.bfloat16))
 
 
 @case
@@ -95,7 +95,7 @@ def step_of(name, more):
     table = floats(len(optimizer.names(clipped=bool(more))), 4, 1)
     active = torch.ones(4, dtype=torch.bool)
     if has_kernel(optimizer):
-        fused_step(optimizer, slabs[0], slabs[1], slabs[2:], table, active, key, layout)
+        fused_step(optimizer, Update(*slabs[:2], slabs[2:], table, active), key, layout)
 
 
 @case
@@ -142,7 +142,7 @@ def norm_of(spec, parts, B, T, C):
 def batch_norms():
     for B, T, C, virtual in ((32, 1, 128, 32), (32, 256, 32, 8)):
         for valid in (None, torch.ones(4, B, dtype=torch.bool)):
-            x, own = floats(4, B, T, C), {"virtual": virtual, "activation": "relu", "valid": valid}
+            x, own = floats(4, B, T, C), BatchNormForm(virtual, "relu", valid=valid)
             w = floats(4, C)
-            _, _, saved = batch_norm(x, w, w, (w, w), floats(4), **own)
-            batch_norm_backward(x, w, w, saved, x, **own)
+            _, _, saved = batch_norm(x, w, w, (w, w), floats(4), own)
+            batch_norm_backward(x, w, w, saved, x, own)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zoo.architectures.conv import Conv
+from zoo.architectures.conv import Conv, Window
 from zoo.architectures.op import Mode, Shape
-from zoo.kernels.conv_forms import FORMS, TABLE, UNMEASURED, Measured, best_form, recorded_form
+from zoo.kernels.conv_forms import (
+    FORMS,
+    TABLE,
+    UNMEASURED,
+    ConvCase,
+    Measured,
+    best_form,
+    recorded_form,
+)
 
 SMALL = {"device": "A", "dtype": "float32", "inputs": 3, "outputs": 16, "positions": 64, "batch": 8}
 LARGE = {**SMALL, "inputs": 64, "outputs": 64, "positions": 1024}
@@ -28,7 +36,7 @@ ROWS = (
     ],
 )
 def test_the_nearest_recorded_shape_decides(change, form):
-    assert best_form(ROWS, **{**SMALL, **change}) == form
+    assert best_form(ROWS, ConvCase(**{**SMALL, **change})) == form
 
 
 def test_equal_times_go_to_the_first_form():
@@ -51,7 +59,7 @@ def test_every_form_is_the_same_map(spatial, stride):
     def draw(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    op = Conv("c", Shape(spatial, 3), 4, stride)
+    op = Conv("c", Shape(spatial, 3), 4, Window(stride))
     x = draw(2, 3, op.inputs.positions, 3)
     p = {op.key(q.suffix): draw(2, *q.shape) for q in op.params()}
     dy = draw(2, 3, op.out_shape().positions, 4)

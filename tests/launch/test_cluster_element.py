@@ -15,7 +15,7 @@ from zoo.errors import TrainError
 from zoo.launch.attempts import Attempts
 from zoo.launch.profile import ClusterProfile
 from zoo.launch.slurm_element import work
-from zoo.launch.submissions import new_submission
+from zoo.launch.submissions import Work, new_submission
 from zoo.spec import Sweep
 from zoo.stages.plan import prepare_store
 from zoo.store import StoreReader, claim_task, task_states
@@ -34,7 +34,7 @@ TABLES = {
 def submission(tmp_path):
     plan = prepare_store(Sweep.from_dict(TABLES), tmp_path / "z.zarr")
     keys = tuple((task.cohort, task.index) for task in plan.tasks())
-    return new_submission(tmp_path / "z.zarr", ClusterProfile("p"), [keys], [1.0], chunk=9)
+    return new_submission(tmp_path / "z.zarr", ClusterProfile("p"), Work([keys], [1.0], chunk=9))
 
 
 def lines(submission, task):

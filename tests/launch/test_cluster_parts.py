@@ -21,6 +21,7 @@ from zoo.launch.slurm_client import (
     parse_squeue,
 )
 from zoo.launch.submissions import (
+    Work,
     new_submission,
     pack_elements,
     read_submission,
@@ -122,7 +123,9 @@ def test_elements_are_few_and_hold_every_task_once():
 
 def test_arrays_begin_at_zero_and_carry_an_offset(tmp_path):
     elements = [(("c", i),) for i in range(11)]
-    made = new_submission(tmp_path / "z.zarr", ClusterProfile("p"), elements, [1.0] * 11, chunk=5)
+    made = new_submission(
+        tmp_path / "z.zarr", ClusterProfile("p"), Work(elements, [1.0] * 11, chunk=5)
+    )
     made.accepted(0, 100)
     made.accepted(1, 107)
     made.accepted(2, 120)
@@ -135,7 +138,9 @@ def test_arrays_begin_at_zero_and_carry_an_offset(tmp_path):
     assert [found.job_id(n) for n in (0, 4, 5, 9, 10)] == [
         "100_0", "100_4", "107_0", "107_4", "120"
     ]  # fmt: skip
-    again = new_submission(tmp_path / "z.zarr", ClusterProfile("p"), elements, [1.0] * 11, chunk=9)
+    again = new_submission(
+        tmp_path / "z.zarr", ClusterProfile("p"), Work(elements, [1.0] * 11, chunk=9)
+    )
     assert [s.number for s in submissions(tmp_path / "z.zarr")] == [1, 2]
     assert again.job_name(0) != made.job_name(0)
 
@@ -298,9 +303,7 @@ def test_the_queue_is_asked_first_and_the_accounting_only_for_the_rest(tmp_path,
     made = new_submission(
         tmp_path / "z.zarr",
         ClusterProfile("p"),
-        [(("c", i),) for i in range(3)],
-        [1.0] * 3,
-        chunk=9,
+        Work([(("c", i),) for i in range(3)], [1.0] * 3, chunk=9),
     )
     made.accepted(0, 50)
     made = read_submission(made.folder)

@@ -23,7 +23,7 @@ from zoo.launch.batch_script import check_folder, command, parameters, script
 from zoo.launch.profile import ClusterProfile
 from zoo.launch.record_folder import record_folder
 from zoo.launch.slurm import batch_of
-from zoo.launch.submissions import new_submission, read_submission, submissions
+from zoo.launch.submissions import Work, new_submission, read_submission, submissions
 from zoo.spec import Sweep
 from zoo.store import read_plan, verify_store
 from zoo.store.leases import acquire_lease
@@ -315,7 +315,7 @@ def test_what_a_dry_run_shows_is_what_submitit_submits(slurm, place, settings, s
     profile = ClusterProfile.from_raw(settings, name="p", source="p")
     elements = [(("c", i),) for i in range(size)]
     (place / "a b").mkdir()
-    made = new_submission(place / "a b" / "q.zarr", profile, elements, [1.0] * size, chunk=9)
+    made = new_submission(place / "a b" / "q.zarr", profile, Work(elements, [1.0] * size, chunk=9))
     submit_array(made, 0, dependency="afterany:7")
     batch = batch_of(made, 0, dependency="afterany:7")
     text = script(batch)
@@ -331,7 +331,7 @@ def test_what_a_dry_run_shows_is_what_submitit_submits(slurm, place, settings, s
 
 def ran(profile, folder):
     """Run the script of a profile with a srun that prints its words, one a line."""
-    made = new_submission(folder / "q.zarr", profile, [()], [0.0], chunk=1)
+    made = new_submission(folder / "q.zarr", profile, Work([()], [0.0], chunk=1))
     text = script(batch_of(made, 0))
     return subprocess.run(
         ["bash", "-c", 'srun() { printf "%s\\n" "$@"; }; ' + text], capture_output=True, text=True
@@ -384,7 +384,7 @@ def test_a_container_sees_the_store_and_the_binds(tmp_path):
          "logs": "/some where/logs"},
         name="p", source="p",
     )  # fmt: skip
-    made = new_submission(tmp_path / "q.zarr", profile, [()], [0.0], chunk=1)
+    made = new_submission(tmp_path / "q.zarr", profile, Work([()], [0.0], chunk=1))
     lines = [line for line in parameters(batch_of(made, 0))["setup"] if "APPTAINER" in line]
     shown = subprocess.run(
         ["bash", "-c", "\n".join([*lines, 'echo "$APPTAINER_BIND"'])],

@@ -12,7 +12,7 @@ from zoo.launch.reproduce import reproduce
 from zoo.spec import Sweep
 from zoo.store import read_plan
 from zoo.train.plan import Task
-from zoo.train.trainer import TaskTrainer
+from zoo.train.trainer import Engine, TaskTrainer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,7 +24,7 @@ def train_on(device, runs, *, backend="eager"):
     planned = plan_of(runs, backend=backend)
     (cohort,) = planned.cohorts
     task = Task(cohort.id, 0, 0, cohort.models)
-    trainer = TaskTrainer(planned, cohort, task, device=device)
+    trainer = TaskTrainer(planned, cohort, task, engine=Engine(device=device))
     return cohort, list(trainer.run())
 
 

@@ -6,7 +6,7 @@ three 3-wide convolutions of stride 2, a global average pool and a linear layer.
 
 from __future__ import annotations
 
-from zoo.architectures.conv import Conv
+from zoo.architectures.conv import Conv, Window
 from zoo.architectures.families import ARCHITECTURES, DEPTH, Family, after_weights
 from zoo.architectures.graph import chain
 from zoo.architectures.linear import Linear
@@ -38,7 +38,7 @@ def cnn(run: RunSpec, data: DataShape) -> Network:
     ops: list[Op] = []
     for layer in range(run.depth or 1):
         block = f"hidden.{layer}"
-        conv = Conv(f"{block}.conv", shape, run.width, 2 if layer < _STRIDED else 1)
+        conv = Conv(f"{block}.conv", shape, run.width, Window(2 if layer < _STRIDED else 1))
         shape = conv.out_shape()
         ops.append(transformed(conv, run.weight_transform))
         ops += after_weights(run, block, shape, layer)

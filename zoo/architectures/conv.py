@@ -10,6 +10,7 @@ convolutions of :mod:`zoo.architectures.cnn`. On a GPU a recorded table says whi
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -24,12 +25,27 @@ from zoo.architectures.units import Units
 from zoo.kernels.conv import conv, conv_backward
 from zoo.kernels.conv_forms import form_on
 
-__all__ = ["KERNEL", "Conv"]
+__all__ = ["KERNEL", "Conv", "Window"]
 
 #: Extent of the kernel along every spatial axis where nothing else is said.
 KERNEL = 3
-#: One number for all axes, or one an axis.
+#: One number for all axes, or one per axis.
 Extents = int | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Where a kernel is laid on its input; one number for all axes, or one per axis.
+
+    Args:
+        stride: steps between outputs.
+        kernel: extent of the kernel.
+        padding: zeros on each side; None = half the kernel.
+    """
+
+    stride: Extents = 1
+    kernel: Extents = KERNEL
+    padding: Extents | None = None
 
 
 class Conv(Unary):
@@ -39,24 +55,27 @@ class Conv(Unary):
         path: place in the module tree.
         inputs: shape of one input example; one or two spatial axes.
         outputs: output channels.
-        stride: along every axis, or one an axis.
-        kernel: extent of the kernel.
-        padding: zeros on each side; None = half the kernel.
+        window: where the kernel is laid.
         bias: ``"with"`` one or ``"without"``.
     """
 
     def __init__(
-        self, path: str, inputs: Shape, outputs: int, stride: Extents, *,
-        kernel: Extents = KERNEL, padding: Extents | None = None, bias: str = "with",
-    ) -> None:  # fmt: skip
+        self,
+        path: str,
+        inputs: Shape,
+        outputs: int,
+        window: Window = Window(),
+        *,
+        bias: str = "with",
+    ) -> None:
         super().__init__(path)
         self.inputs = inputs
         self.outputs = outputs
         self.axes = len(inputs.spatial)
-        self.stride = self._each(stride)
-        self.kernel = self._each(kernel)
+        self.stride = self._each(window.stride)
+        self.kernel = self._each(window.kernel)
         half = tuple(k // 2 for k in self.kernel)
-        self.padding = half if padding is None else self._each(padding)
+        self.padding = half if window.padding is None else self._each(window.padding)
         self.bias = bias == "with"
         self.taps = math.prod(self.kernel)
         self.fan_in = inputs.channels * self.taps

@@ -24,7 +24,7 @@ from zoo.architectures.norms.group import GroupNorm, InstanceNorm, LayerNorm
 from zoo.architectures.norms.rms import RMSNorm
 from zoo.architectures.op import Mode, Param, Params, Shape, Unary
 from zoo.kernels.activation import FUSED
-from zoo.kernels.batch_norm import batch_norm, batch_norm_backward
+from zoo.kernels.batch_norm import BatchNormForm, batch_norm, batch_norm_backward
 from zoo.kernels.norm import Affine, NormSpec, norm, norm_backward
 
 __all__ = ["NormActivation", "fused_nodes"]
@@ -105,15 +105,16 @@ class NormActivation(Unary):
         y, turned = self.activation.forward(p, y, mode)
         return y, (kept, turned)
 
+    def _form(self, x: Tensor) -> BatchNormForm:
+        return BatchNormForm(self._virtual(x), self.name, EPS)
+
     def _batch_forward(
         self, own: BatchNorm, p: Params, x: Tensor, mode: Mode
     ) -> tuple[Tensor, Any]:
         mean, var = own.key("running_mean"), own.key("running_var")
         rate = torch.full((x.shape[0],), MOMENTUM, device=x.device)
-        y, new, saved = batch_norm(
-            x, p[own.key("weight")], p[own.key("bias")], (p[mean], p[var]), rate,
-            virtual=self._virtual(x), activation=self.name, eps=EPS,
-        )  # fmt: skip
+        weight, bias = p[own.key("weight")], p[own.key("bias")]
+        y, new, saved = batch_norm(x, weight, bias, (p[mean], p[var]), rate, self._form(x))
         mode.new_buffers[mean], mode.new_buffers[var] = new
         return y, (x, saved)
 
@@ -138,10 +139,7 @@ class NormActivation(Unary):
             return own.backward(p, kept, dy if d is None else d, mode, need_dx=need_dx)
         x, stats = saved
         weight, bias = own.key("weight"), own.key("bias")
-        dx, dw, db = batch_norm_backward(
-            x, p[weight], p[bias], stats, dy,
-            virtual=self._virtual(x), activation=self.name, eps=EPS,
-        )  # fmt: skip
+        dx, dw, db = batch_norm_backward(x, p[weight], p[bias], stats, dy, self._form(x))
         return dx, {weight: dw, bias: db}
 
     def module(self) -> nn.Module:

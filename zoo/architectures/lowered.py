@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from zoo.architectures.activations import Activation
 from zoo.architectures.combine import Add, Multiply
-from zoo.architectures.conv import Conv
+from zoo.architectures.conv import Conv, Window
 from zoo.architectures.graph import EXAMPLE, Node
 from zoo.architectures.linear import Linear
 from zoo.architectures.norms.base import EPS
@@ -274,10 +274,9 @@ def _conv(path: str, module: Any, shape: Shape) -> Conv:
         raise _UnknownError
     if len(module.kernel_size) != len(shape.spatial):
         raise _UnknownError
-    return Conv(
-        path, shape, module.out_channels, module.stride, kernel=module.kernel_size,
-        padding=module.padding, bias="without" if module.bias is None else "with",
-    )  # fmt: skip
+    window = Window(module.stride, module.kernel_size, module.padding)
+    bias = "without" if module.bias is None else "with"
+    return Conv(path, shape, module.out_channels, window, bias=bias)
 
 
 def _batch_norm(path: str, module: Any, shape: Shape) -> BatchNorm:

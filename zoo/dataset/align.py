@@ -11,6 +11,7 @@ function of every row alone:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,11 +28,45 @@ from zoo.errors import QueryError
 from zoo.landscape.weight_matching import assign_units, match_weights
 from zoo.objectives import OBJECTIVES
 
-__all__ = ["METHODS", "align_rows", "unit_activations"]
+__all__ = ["METHODS", "AlignmentProbe", "MidpointSearch", "align_rows", "unit_activations"]
 
 METHODS = ("weights", "activations", "straight_through")
 
 _Orders = list[NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AlignmentProbe:
+    """What networks are asked, where units are matched by what they answer.
+
+    Args:
+        network: the network (``zoo.architectures.build(spec, ...)``).
+        inputs: ``[N, *example_shape]``.
+        labels: targets ``[N]`` or ``[N, C]``, for ``"straight_through"``.
+        objective: its loss is the midpoint's.
+    """
+
+    network: Network
+    inputs: Tensor
+    labels: Tensor | None = None
+    objective: str = "cross_entropy"
+
+
+@dataclass(frozen=True, slots=True)
+class MidpointSearch:
+    """How long ``"straight_through"`` searches.
+
+    Args:
+        steps: of gradient descent.
+        lr: their length relative to the gradient's norm over the weights' norm.
+    """
+
+    steps: int = 60
+    lr: float = 0.1
+
+
+#: A search of the usual length.
+USUAL = MidpointSearch()
 
 
 @pinned()
@@ -41,12 +76,8 @@ def align_rows(
     structure: Structure,
     *,
     method: str = "weights",
-    network: Network | None = None,
-    inputs: Tensor | None = None,
-    labels: Tensor | None = None,
-    objective: str = "cross_entropy",
-    steps: int = 60,
-    lr: float = 0.1,
+    probe: AlignmentProbe | None = None,
+    search: MidpointSearch = USUAL,
 ) -> Tensor:
     """Return each row with its units permuted towards a reference; outputs do not change.
 
@@ -58,43 +89,34 @@ def align_rows(
         reference: ``[P]``.
         structure: of all of them.
         method: one of :data:`METHODS`.
-        network: the network (``zoo.architectures.build(spec, ...)``), but for ``"weights"``.
-        inputs: ``[N, *example_shape]``, but for ``"weights"``.
-        labels: targets ``[N]`` or ``[N, C]``, for ``"straight_through"``.
-        objective: its loss is the midpoint's.
-        steps, lr: gradient steps of ``"straight_through"``, and their length relative to the
-            gradient's norm over the weights' norm.
+        probe: for every method but ``"weights"``.
+        search: of ``"straight_through"``.
 
     Raises:
         QueryError: an unknown method, or one without what it needs.
     """
-    needs = {"weights": (), "activations": (network, inputs)}.get(method, (network, inputs, labels))
-    if method not in METHODS or any(need is None for need in needs):
+    if method not in METHODS or not _answers(method, probe):
         msg = (
-            f"method {method!r}; allowed: weights, activations (with network and inputs), "
-            "straight_through (with network, inputs and labels)"
+            f"method {method!r}; allowed: weights, activations (with a probe), straight_through"
+            " (with a probe that has labels)"
         )
         raise QueryError(msg)
-    aligned = []
-    target: list[Tensor | None] | None = None
-    for row in rows:
-        if method == "weights":
-            orders = _match(structure, reference, row)
-        elif method == "activations":
-            assert network is not None
-            assert inputs is not None
-            if target is None:
-                target = unit_activations(reference, network, inputs)
-            orders = _match_activations(structure, network, target, row, inputs)
-        else:
-            assert network is not None
-            assert inputs is not None
-            assert labels is not None
-            orders = _straight_through(
-                structure, network, reference, row, inputs, _loss(objective, labels), steps, lr
-            )
-        aligned.append(_permuted(row, structure, orders))
+    if method == "weights" or probe is None:
+        found = [_match(structure, reference, row) for row in rows]
+    elif method == "activations":
+        target = unit_activations(reference, probe.network, probe.inputs)
+        found = [_match_activations(structure, probe, target, row) for row in rows]
+    else:
+        found = [_straight_through(structure, probe, reference, row, search) for row in rows]
+    aligned = [_permuted(row, structure, orders) for row, orders in zip(rows, found, strict=True)]
     return torch.stack(aligned) if aligned else rows
+
+
+def _answers(method: str, probe: AlignmentProbe | None) -> bool:
+    """Return whether a probe has what a method needs."""
+    if method == "weights":
+        return True
+    return probe is not None and (method == "activations" or probe.labels is not None)
 
 
 def _permuted(row: Tensor, structure: Structure, orders: Sequence[NDArray[np.int64]]) -> Tensor:
@@ -131,14 +153,10 @@ def unit_activations(row: Tensor, network: Network, inputs: Tensor) -> list[Tens
 
 
 def _match_activations(
-    structure: Structure,
-    network: Network,
-    target: Sequence[Tensor | None],
-    row: Tensor,
-    inputs: Tensor,
+    structure: Structure, probe: AlignmentProbe, target: Sequence[Tensor | None], row: Tensor
 ) -> _Orders:
     """Return the orders that maximise the sum of correlations between matched units."""
-    own = unit_activations(row, network, inputs)
+    own = unit_activations(row, probe.network, probe.inputs)
     orders = []
     for group, a, b in zip(structure.groups, target, own, strict=True):
         if a is None or b is None:  # nothing to compare them by
@@ -166,13 +184,10 @@ def _loss(objective: str, targets: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _straight_through(
     structure: Structure,
-    network: Network,
+    probe: AlignmentProbe,
     reference: Tensor,
     row: Tensor,
-    inputs: Tensor,
-    loss_of: Callable[[Tensor], Tensor],
-    steps: int,
-    lr: float,
+    search: MidpointSearch,
 ) -> _Orders:
     """Return the best orders met by algorithm 3: match, midpoint, gradient to what is matched.
 
@@ -181,13 +196,15 @@ def _straight_through(
     own statistics, as the midpoint has no running ones.
     """
     # what a caller made in inference mode cannot take part in a gradient; a copy can
-    inputs = inputs.clone()
+    inputs, network = probe.inputs.clone(), probe.network
+    assert probe.labels is not None
+    loss_of = _loss(probe.objective, probe.labels)
     free = reference.clone()
     best = _match(structure, reference, row)
     least = float("inf")
     trained = structure.layout.trained
     mode = Mode(training=trained < structure.params)
-    for _ in range(steps):
+    for _ in range(search.steps):
         orders = _match(structure, free, row)
         moved = _permuted(row, structure, orders)
         middle = (0.5 * (reference + moved)).detach().requires_grad_()
@@ -200,6 +217,6 @@ def _straight_through(
         size = gradient[:trained].norm()
         if not size > 0:
             break
-        step = lr * row[:trained].norm() / size / np.sqrt(steps)
+        step = search.lr * row[:trained].norm() / size / np.sqrt(search.steps)
         free[:trained] -= step * gradient[:trained]
     return best

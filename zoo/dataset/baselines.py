@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.arithmetic import pinned
-from zoo.dataset.batches import plan_batches
+from zoo.dataset.batches import Shuffle, plan_batches
 from zoo.dataset.equivariant import NeuralGraph
 from zoo.dataset.layers import layer_tensors
 from zoo.dataset.structure import by_structure
@@ -26,7 +26,7 @@ from zoo.dataset.view import View
 from zoo.errors import QueryError
 from zoo.objectives import OBJECTIVES, Objective
 
-__all__ = ["Target", "fit_boosting", "fit_neural", "fit_ridge", "readable_models"]
+__all__ = ["NeuralTraining", "Target", "fit_boosting", "fit_neural", "fit_ridge", "readable_models"]
 
 _LOG = logging.getLogger("zoo.dataset")
 
@@ -233,6 +233,23 @@ def fit_boosting(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class NeuralTraining:
+    """How the neural baseline is trained.
+
+    Args:
+        epochs: passes over the training rows.
+        batch: rows.
+        lr: the highest learning rate.
+        seed: of the initial weights and the order.
+    """
+
+    epochs: int = 15
+    batch: int = 32
+    lr: float = 4e-3
+    seed: int = 0
+
+
 @pinned()
 def fit_neural(
     view: View,
@@ -240,10 +257,7 @@ def fit_neural(
     train: NDArray[np.int64],
     test: NDArray[np.int64],
     *,
-    epochs: int = 15,
-    batch: int = 32,
-    lr: float = 4e-3,
-    seed: int = 0,
+    training: NeuralTraining = NeuralTraining(),
     tick: Callable[[], None] = lambda: None,
 ) -> list[NDArray[np.float64]]:
     """Return scores ``[m, outputs]`` of each target by one :class:`NeuralGraph` for all of them.
@@ -255,10 +269,10 @@ def fit_neural(
         view: every row.
         targets: what to predict.
         train, test: positions of rows.
-        epochs, batch, lr: of the training.
-        seed: of the initial weights and the order.
+        training: how long and how.
         tick: called after each epoch.
     """
+    epochs, batch, seed = training.epochs, training.batch, training.seed
     encoded = [_as_objective_takes(t, train) for t in targets]
     sizes = [t.outputs for t in targets]
     data = {
@@ -273,11 +287,13 @@ def fit_neural(
         where[at] = np.arange(len(at))
     train_view = view.take(train)
     steps = epochs * len(plan_batches(train_view, batch))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, training.lr, total_steps=max(steps, 2)
+    )
     owner = {int(i): s for s, (at, _) in data.items() for i in at}
     for epoch in range(epochs):
-        for positions in plan_batches(train_view, batch, shuffle=True, seed=seed, epoch=epoch):
+        for positions in plan_batches(train_view, batch, Shuffle(seed, epoch)):
             rows = train[positions]
             structure = owner[int(rows[0])]
             x = layer_tensors(data[structure][1][where[rows]], structure.layout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from zoo.errors import QueryError
 from zoo.seeds import Stream, permutation
 
 __all__ = [
+    "Shuffle",
     "iterate",
     "plan_batches",
     "rows_at_once",
@@ -29,45 +31,55 @@ _DRAWS = 1 << 24
 _AT_ONCE_BYTES = 256 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """A random order of a view's rows, a function of (seed, epoch).
+
+    The shards are put in random order, and the rows of ``window`` shards at a time are mixed; then
+    the batches are. So one batch reads from few files.
+
+    Args:
+        seed, epoch: of the order.
+        window: shards whose rows are mixed.
+    """
+
+    seed: int = 0
+    epoch: int = 0
+    window: int = WINDOW
+
+
 def plan_batches(
     view: AnyView,
     batch: int,
+    shuffle: Shuffle | None = None,
     *,
-    shuffle: bool = False,
-    seed: int = 0,
-    epoch: int = 0,
     drop_last: bool = False,
-    window: int = WINDOW,
 ) -> list[NDArray[np.int64]]:
     """Return the positions of each batch; the rows of a batch have one structure.
-
-    Shuffled, the shards are put in random order, and the rows of ``window`` shards at a time are
-    mixed; then the batches are. So one batch reads from few files, and every order is a function of
-    (seed, epoch).
 
     Args:
         view: n rows.
         batch: rows of a batch; the last one of a structure may have fewer.
-        shuffle: False keeps the view's order within a structure.
-        seed: of the order.
-        epoch: of the order.
+        shuffle: None keeps the view's order within a structure.
         drop_last: leave batches with fewer rows out.
-        window: shards whose rows are mixed.
 
     Raises:
         QueryError: a batch or window below 1.
     """
-    batch, window = row_count(batch, "batch", 1), row_count(window, "window", 1)
+    batch = row_count(batch, "batch", 1)
+    if shuffle is not None:
+        row_count(shuffle.window, "window", 1)
     found: list[NDArray[np.int64]] = []
     for number, positions in enumerate(by_structure(view).values()):
-        if shuffle:
-            draw = epoch * _DRAWS + number * 2 + 1
-            positions = _mixed(view.shards()[positions], positions, seed, draw, window)
+        if shuffle is not None:
+            draw = shuffle.epoch * _DRAWS + number * 2 + 1
+            shards = view.shards()[positions]
+            positions = _mixed(shards, positions, shuffle.seed, draw, shuffle.window)
         found += [positions[i : i + batch] for i in range(0, len(positions), batch)]
     if drop_last:
         found = [positions for positions in found if len(positions) == batch]
-    if shuffle:
-        order = permutation(seed, Stream.ORDER, epoch * _DRAWS, len(found))
+    if shuffle is not None:
+        order = permutation(shuffle.seed, Stream.ORDER, shuffle.epoch * _DRAWS, len(found))
         found = [found[i] for i in order]
     return found
 
@@ -87,7 +99,7 @@ def iterate(
     view: V, batch: int, *, shuffle: bool, seed: int, epoch: int
 ) -> Iterator[tuple[V, NDArray[np.float32]]]:
     """Yield (rows, their weights ``[b, P]``); see :meth:`zoo.dataset.View.iter`."""
-    for positions in plan_batches(view, batch, shuffle=shuffle, seed=seed, epoch=epoch):
+    for positions in plan_batches(view, batch, Shuffle(seed, epoch) if shuffle else None):
         part = view.take(positions)
         yield part, part.stacked_weights()
 

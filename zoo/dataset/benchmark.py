@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.dataset.baselines import Target, fit_boosting, fit_neural, fit_ridge, readable_models
+from zoo.dataset.baselines import (
+    NeuralTraining,
+    Target,
+    fit_boosting,
+    fit_neural,
+    fit_ridge,
+    readable_models,
+)
 from zoo.dataset.features import (
     Features,
     epoch_features,
@@ -259,9 +266,8 @@ def benchmark(
     if "neural graph" in models:
         predicted = [np.empty_like(t.values) for t in targets]
         for train, test in parts:
-            scores = fit_neural(
-                view, targets, train, test, epochs=epochs, seed=seed, tick=steps.epoch
-            )
+            training = NeuralTraining(epochs=epochs, seed=seed)
+            scores = fit_neural(view, targets, train, test, training=training, tick=steps.epoch)
             for target, out, score in zip(targets, predicted, scores, strict=True):
                 out[test] = target.decoded(score, train)
         found += _rows(targets, "weights", "neural graph", predicted, view, seed)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.dataset.any_view import AnyView
-from zoo.dataset.batches import plan_batches
+from zoo.dataset.batches import Shuffle, plan_batches
 from zoo.dataset.selection import row_count
 from zoo.errors import QueryError
 
@@ -82,14 +82,8 @@ class ShardBatches(Sampler[list[tuple[int, int]]]):
 
     def plan(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return the positions of each batch of an epoch."""
-        return plan_batches(
-            self.view,
-            self.batch,
-            shuffle=self.shuffle,
-            seed=self.seed,
-            epoch=epoch,
-            drop_last=self.drop_last,
-        )
+        shuffle = Shuffle(self.seed, epoch) if self.shuffle else None
+        return plan_batches(self.view, self.batch, shuffle, drop_last=self.drop_last)
 
 
 class _Batches(Dataset[Any]):

@@ -7,6 +7,7 @@ r ← (1 − ρ)·r + ρ·s with the unbiased variance, and each model has a mom
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +16,30 @@ from torch import Tensor
 from zoo.kernels.activation import activate, activate_torch, slope
 from zoo.kernels.language import Value, blocks, constexpr, jit, launch, on_device, power_of_two, tl
 
-__all__ = ["batch_norm", "batch_norm_backward", "batch_norm_torch"]
+__all__ = ["BatchNormForm", "batch_norm", "batch_norm_backward", "batch_norm_torch"]
 
 #: Values of a program at a time. Triton 3.6's assembler spilled eight bytes of the larger tile
 #: in the backward kernel.
 _FORWARD_TILE, _BACKWARD_TILE = 1024, 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchNormForm:
+    """How a batch is normalised, and what is fused behind it.
+
+    Args:
+        virtual: V, a divisor of B.
+        activation: name of f.
+        eps: added to the variance.
+        valid: ``[G, B]`` bool; other rows (of a smaller batch, padded) count for nothing, and come
+            out as zeros.
+    """
+
+    virtual: int
+    activation: str = "identity"
+    eps: float = 1e-5
+    valid: Tensor | None = None
+
 
 #: Running mean and variance, each ``[G, C]``.
 Running = tuple[Tensor, Tensor]
@@ -45,17 +65,14 @@ def batch_norm_torch(
     bias: Tensor,
     running: Running,
     momentum: Tensor,
-    *,
-    virtual: int,
-    activation: str = "identity",
-    eps: float = 1e-5,
-    valid: Tensor | None = None,
+    form: BatchNormForm,
 ) -> tuple[Tensor, Running]:
     """Return y and new running statistics as :func:`batch_norm`; autograd can follow y."""
     x = x if x.dtype == torch.float64 else x.float()
-    cut, mean, var, count = _statistics(x, valid, virtual)
-    xhat = ((cut - mean) * torch.rsqrt(var + eps)).view(x.shape)
-    y = activate_torch(xhat * weight[:, None, None] + bias[:, None, None], activation)
+    valid = form.valid
+    cut, mean, var, count = _statistics(x, valid, form.virtual)
+    xhat = ((cut - mean) * torch.rsqrt(var + form.eps)).view(x.shape)
+    y = activate_torch(xhat * weight[:, None, None] + bias[:, None, None], form.activation)
     if valid is not None:
         y = torch.where(valid.bool()[..., None, None], y, 0)
     unbiased = var * (count / (count - 1).clamp(min=1))
@@ -73,11 +90,7 @@ def batch_norm(
     bias: Tensor,
     running: Running,
     momentum: Tensor,
-    *,
-    virtual: int,
-    activation: str = "identity",
-    eps: float = 1e-5,
-    valid: Tensor | None = None,
+    form: BatchNormForm,
 ) -> tuple[Tensor, Running, tuple[Tensor, ...]]:
     """Return y ``[G, B, T, C]`` float32, the new running statistics, and what the backward takes.
 
@@ -86,28 +99,21 @@ def batch_norm(
         weight, bias: ``[G, C]``.
         running: running mean and variance, ``[G, C]`` each; they stay as they are.
         momentum: ``[G]`` float32.
-        virtual: V, a divisor of B.
-        activation: name of f.
-        eps: added to the variance.
-        valid: ``[G, B]`` bool; other rows (of a smaller batch, padded) count for nothing, and come
-            out as zeros.
+        form: how to normalise, and what comes behind.
     """
     if not on_device(x, weight):
-        y, new = batch_norm_torch(
-            x, weight, bias, running, momentum,
-            virtual=virtual, activation=activation, eps=eps, valid=valid,
-        )  # fmt: skip
+        y, new = batch_norm_torch(x, weight, bias, running, momentum, form)
         return y, new, ()
     x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
     before = [r.contiguous() for r in running]
-    grid, flags = _tiles(x, virtual, activation, valid, _FORWARD_TILE)
+    grid, flags = _tiles(x, form, _FORWARD_TILE)
     y = torch.empty(x.shape, device=x.device)
     shape = (x.shape[0], flags["BATCHES"], x.shape[3])
     saved = tuple(torch.empty(shape, device=x.device) for _ in range(2))
     new = (torch.empty_like(before[0]), torch.empty_like(before[1]))
     launch(
-        _forward_kernel, grid, x, weight, bias, *before, momentum, valid, y, *saved, *new,
-        EPS=eps, warps=8, **flags,
+        _forward_kernel, grid, x, weight, bias, *before, momentum, form.valid, y, *saved, *new,
+        EPS=form.eps, warps=8, **flags,
     )  # fmt: skip
     return y, new, saved
 
@@ -118,40 +124,47 @@ def batch_norm_backward(
     bias: Tensor,
     saved: tuple[Tensor, ...],
     dy: Tensor,
-    *,
-    virtual: int,
-    activation: str = "identity",
-    eps: float = 1e-5,
-    valid: Tensor | None = None,
+    form: BatchNormForm,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, weight and bias, float32; arguments as of :func:`batch_norm`."""
     if not on_device(x, dy):
         x, weight, bias = (t.detach().requires_grad_() for t in (x, weight, bias))
         zero = torch.zeros_like(weight).detach()
         with torch.enable_grad():
-            y, _ = batch_norm_torch(
-                x, weight, bias, (zero, zero), zero[:, 0],
-                virtual=virtual, activation=activation, eps=eps, valid=valid,
-            )  # fmt: skip
+            y, _ = batch_norm_torch(x, weight, bias, (zero, zero), zero[:, 0], form)
             dx, dw, db = torch.autograd.grad(y, (x, weight, bias), dy.to(y.dtype))
         return dx.to(y.dtype), dw, db
     x, dy = x.contiguous(), dy.contiguous()
     weight, bias = weight.contiguous(), bias.contiguous()
-    grid, flags = _tiles(x, virtual, activation, valid, _BACKWARD_TILE)
+    grid, flags = _tiles(x, form, _BACKWARD_TILE)
     dx = torch.empty(x.shape, device=x.device)
     dw, db = (torch.empty(weight.shape, device=x.device) for _ in range(2))
-    launch(_backward_kernel, grid, x, dy, weight, bias, valid, *saved, dx, dw, db, warps=8, **flags)
+    launch(
+        _backward_kernel,
+        grid,
+        x,
+        dy,
+        weight,
+        bias,
+        form.valid,
+        *saved,
+        dx,
+        dw,
+        db,
+        warps=8,
+        **flags,
+    )
     return dx, dw, db
 
 
-def _tiles(
-    x: Tensor, virtual: int, activation: str, valid: Tensor | None, tile: int
-) -> tuple[tuple[int, int], dict[str, Any]]:
+def _tiles(x: Tensor, form: BatchNormForm, tile: int) -> tuple[tuple[int, int], dict[str, Any]]:
     G, B, T, C = x.shape
+    virtual = form.virtual
     wide = power_of_two(C, most=8)  # 32 bytes: one sector of memory a row
     flags = {
-        "B": B, "T": T, "C": C, "V": virtual, "BATCHES": B // virtual, "ACT": activation,
-        "VALID": valid is not None, "BR": power_of_two(virtual * T, most=tile // wide), "BC": wide,
+        "B": B, "T": T, "C": C, "V": virtual, "BATCHES": B // virtual, "ACT": form.activation,
+        "VALID": form.valid is not None,
+        "BR": power_of_two(virtual * T, most=tile // wide), "BC": wide,
     }  # fmt: skip
     return (G, blocks(C, wide)), flags
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["FORMS", "TABLE", "UNMEASURED", "Measured", "best_form", "form_on", "recorded_form"]
+__all__ = [
+    "FORMS",
+    "TABLE",
+    "UNMEASURED",
+    "ConvCase",
+    "Measured",
+    "best_form",
+    "form_on",
+    "recorded_form",
+]
 
 #: One grouped convolution; stored patches and batched products; :func:`zoo.kernels.conv.conv`.
 FORMS = ("grouped", "im2col", "implicit")
@@ -30,8 +39,8 @@ TABLE = Path(__file__).with_name("conv_forms.json")
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Times of one convolution, forward and backward.
+class ConvCase:
+    """One convolution on one device.
 
     Args:
         device: name of the device, as torch gives it.
@@ -39,7 +48,6 @@ class Measured:
         inputs, outputs: channels.
         positions: T', output positions of an example.
         batch: B.
-        seconds: of each form, over a group of models.
     """
 
     device: str
@@ -48,6 +56,21 @@ class Measured:
     outputs: int
     positions: int
     batch: int
+
+    def distance(self, other: ConvCase) -> float:
+        """Return how unlike another shape is: the squares of the logarithms of ratios."""
+        sizes = ((a.inputs, a.outputs, a.positions, a.batch) for a in (self, other))
+        return sum(math.log(a / b) ** 2 for a, b in zip(*sizes, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(ConvCase):
+    """Times of one convolution, forward and backward.
+
+    Args:
+        seconds: of each form, over a group of models.
+    """
+
     seconds: Mapping[str, float]
 
     @property
@@ -63,36 +86,15 @@ def recorded_form() -> tuple[Measured, ...]:
     return tuple(Measured(**row) for row in rows)
 
 
-def best_form(
-    rows: tuple[Measured, ...],
-    *,
-    device: str,
-    dtype: str,
-    inputs: int,
-    outputs: int,
-    positions: int,
-    batch: int,
-) -> str:
-    """Return the quickest form of the recorded shape that is nearest, by ratios of sizes.
-
-    Args:
-        rows: measurements.
-        device, dtype, inputs, outputs, positions, batch: as in :class:`Measured`.
-    """
-    here = (inputs, outputs, positions, batch)
-
-    def distance(row: Measured) -> float:
-        there = (row.inputs, row.outputs, row.positions, row.batch)
-        return sum(math.log(a / b) ** 2 for a, b in zip(here, there, strict=True))
-
-    known = [row for row in rows if (row.device, row.dtype) == (device, dtype)]
-    return min(known, key=distance).quickest if known else UNMEASURED
+def best_form(rows: Sequence[Measured], case: ConvCase) -> str:
+    """Return the quickest form of the recorded shape that is nearest, by ratios of sizes."""
+    known = [row for row in rows if (row.device, row.dtype) == (case.device, case.dtype)]
+    return min(known, key=case.distance).quickest if known else UNMEASURED
 
 
 def form_on(x: Tensor, *, inputs: int, outputs: int, positions: int) -> str:
     """Return the form on the GPU, in the type and at the batch size of ``x [G, B, ...]``."""
-    return best_form(
-        recorded_form(),
+    case = ConvCase(
         device=torch.cuda.get_device_name(x.device),
         dtype=str(x.dtype).removeprefix("torch."),
         inputs=inputs,
@@ -100,3 +102,4 @@ def form_on(x: Tensor, *, inputs: int, outputs: int, positions: int) -> str:
         positions=positions,
         batch=x.shape[1],
     )
+    return best_form(recorded_form(), case)

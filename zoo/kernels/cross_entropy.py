@@ -13,6 +13,7 @@ weights): a weight of 0 marks a padded row. The z-loss ζ·lse² is that of PaLM
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from zoo.kernels.softmax import online_step, two_pass_exp, two_pass_step
 __all__ = [
     "FORM",
     "CrossEntropy",
+    "LossTerms",
     "cross_entropy",
     "softmax_cross_entropy",
     "softmax_cross_entropy_torch",
@@ -58,6 +60,24 @@ class CrossEntropy:
     entropy: Tensor | None = None
 
 
+class LossTerms(NamedTuple):
+    """What a cross-entropy can have beside labels and smoothing.
+
+    Args:
+        targets: ``[G, B, C]`` distributions q in place of one-hot labels.
+        weights: ``[G, B]`` float32.
+        z_loss: ``[G]`` float32, ζ of each model.
+    """
+
+    targets: Tensor | None = None
+    weights: Tensor | None = None
+    z_loss: Tensor | None = None
+
+
+#: A loss of labels and smoothing alone.
+PLAIN = LossTerms()
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: Tensor) -> tuple[Tensor, Tensor]:
     """Return each model's mean loss and the gradient of that mean.
 
@@ -90,12 +110,11 @@ def softmax_cross_entropy_torch(
     labels: Tensor,
     smoothing: Tensor,
     *,
-    targets: Tensor | None = None,
-    weights: Tensor | None = None,
-    z_loss: Tensor | None = None,
+    terms: LossTerms = PLAIN,
     scores: bool = False,
 ) -> CrossEntropy:
     """Return what :func:`softmax_cross_entropy` does, in plain torch and the logits' own type."""
+    targets, weights, z_loss = terms
     C = logits.shape[-1]
     z = logits if logits.dtype == torch.float64 else logits.float()
     one = torch.ones_like(z[..., 0])
@@ -128,9 +147,7 @@ def softmax_cross_entropy(
     labels: Tensor,
     smoothing: Tensor,
     *,
-    targets: Tensor | None = None,
-    weights: Tensor | None = None,
-    z_loss: Tensor | None = None,
+    terms: LossTerms = PLAIN,
     scores: bool = False,
     form: str = FORM,
 ) -> CrossEntropy:
@@ -140,17 +157,13 @@ def softmax_cross_entropy(
         logits: ``[G, B, C]`` float32 or bfloat16.
         labels: ``[G, B]`` int64; with ``targets`` only margin and correctness read them.
         smoothing: ``[G]`` float32, s of each model.
-        targets: ``[G, B, C]`` distributions q in place of one-hot labels.
-        weights: ``[G, B]`` float32.
-        z_loss: ``[G]`` float32, ζ of each model.
+        terms: what the loss has beside.
         scores: whether EL2N, correctness, margin and entropy are wanted.
         form: ``"online"`` or ``"two_pass"``, for rows of more than :data:`TILE` logits.
     """
+    targets, weights, z_loss = terms
     if not on_device(logits, labels, smoothing, targets, weights, z_loss):
-        return softmax_cross_entropy_torch(
-            logits, labels, smoothing,
-            targets=targets, weights=weights, z_loss=z_loss, scores=scores,
-        )  # fmt: skip
+        return softmax_cross_entropy_torch(logits, labels, smoothing, terms=terms, scores=scores)
     G, B, C = logits.shape
     z, labels = logits.contiguous(), labels.contiguous()
     targets = None if targets is None else targets.contiguous()

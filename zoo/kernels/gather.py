@@ -22,7 +22,7 @@ from zoo.kernels.language import Value, blocks, constexpr, jit, launch, on_devic
 from zoo.kernels.philox import philox_word
 from zoo.seeds import Stream
 
-__all__ = ["MOVES", "Draw", "gather", "gather_torch"]
+__all__ = ["MOVES", "Draw", "Reading", "gather", "gather_torch"]
 
 #: Augmentations that the kernel does on the way; others are applied to what it gathers.
 MOVES = ("none", "flip", "shift")
@@ -47,39 +47,38 @@ class Draw:
     strength: Tensor
 
 
-def gather_torch(
-    x: Tensor,
-    labels: Tensor,
-    ids: Tensor,
-    *,
-    mean: Tensor | None = None,
-    scale: Tensor | None = None,
-    draw: Draw | None = None,
-    flatten: bool,
-    dtype: torch.dtype = torch.float32,
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What is done to examples as they are gathered.
+
+    Args:
+        flatten: whether the network reads an example as one vector: ``[G, B, 1, values]``.
+        mean, scale: ``[channels]`` float32, both or neither.
+        draw: the augmentation, or None.
+        dtype: of the examples that are returned.
+    """
+
+    flatten: bool
+    mean: Tensor | None = None
+    scale: Tensor | None = None
+    draw: Draw | None = None
+    dtype: torch.dtype = torch.float32
+
+
+def gather_torch(x: Tensor, labels: Tensor, ids: Tensor, how: Reading) -> tuple[Tensor, Tensor]:
     """Return what :func:`gather` does, in plain torch."""
+    mean, scale, draw = how.mean, how.scale, how.draw
     found = x[ids].float()
     if mean is not None and scale is not None:
         shape = (-1, *(1,) * (x.ndim - 2))
         found = (found - mean.view(shape)) / scale.view(shape)
     if draw is not None:
         found = AUGMENTATIONS[draw.name].apply(found, draw.seed, draw.step, draw.strength)
-    found = found.flatten(2).unsqueeze(2) if flatten else found.flatten(3).mT.contiguous()
-    return found.to(dtype), labels.gather(1, ids)
+    found = found.flatten(2).unsqueeze(2) if how.flatten else found.flatten(3).mT.contiguous()
+    return found.to(how.dtype), labels.gather(1, ids)
 
 
-def gather(
-    x: Tensor,
-    labels: Tensor,
-    ids: Tensor,
-    *,
-    mean: Tensor | None = None,
-    scale: Tensor | None = None,
-    draw: Draw | None = None,
-    flatten: bool,
-    dtype: torch.dtype = torch.float32,
-) -> tuple[Tensor, Tensor]:
+def gather(x: Tensor, labels: Tensor, ids: Tensor, how: Reading) -> tuple[Tensor, Tensor]:
     """Return examples in the stacked form, ``[G, B, T, channels]``, and labels ``[G, B]``.
 
     Args:
@@ -87,21 +86,17 @@ def gather(
             or uint8.
         labels: ``[G, N]`` int64.
         ids: ``[G, B]`` int64 below N.
-        mean, scale: ``[channels]`` float32, both or neither.
-        draw: the augmentation, or None.
-        flatten: whether the network reads an example as one vector: ``[G, B, 1, values]``.
-        dtype: of the examples that are returned.
+        how: what is done on the way.
     """
     if not on_device(x, labels, ids):
-        return gather_torch(
-            x, labels, ids, mean=mean, scale=scale, draw=draw, flatten=flatten, dtype=dtype
-        )
+        return gather_torch(x, labels, ids, how)
+    mean, scale, draw, flatten = how.mean, how.scale, how.draw, how.flatten
     x, labels, ids = x.contiguous(), labels.contiguous(), ids.contiguous()
     (G, B), (channels, *spatial) = ids.shape, x.shape[1:]
     extent = (1,) * (2 - len(spatial)) + tuple(spatial)
     T = extent[0] * extent[1]
     shape = (G, B, 1, channels * T) if flatten else (G, B, T, channels)
-    out = torch.empty(shape, dtype=dtype, device=x.device)
+    out = torch.empty(shape, dtype=how.dtype, device=x.device)
     chosen = torch.empty_like(ids)
     tile = power_of_two(channels * T, most=_TILE)
     rows = power_of_two(B, most=_TILE // tile)

@@ -7,14 +7,10 @@ and :mod:`zoo.optim.lamb` say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from zoo.kernels.language import Value, constexpr, jit, launch, power_of_two, tl
-from zoo.kernels.optimizer_step import adam_moments, clipped
+from zoo.kernels.optimizer_step import Pieces, Update, adam_moments, clipped
 
 __all__ = ["CHUNK_COLUMNS", "LAYERWISE", "layerwise_step"]
 
@@ -108,40 +104,18 @@ def _layer_step_kernel(
         tl.store(p + model * row + at, x, inside)
 
 
-def layerwise_step(
-    kind: str,
-    p: Tensor,
-    g: Tensor,
-    moments: Sequence[Tensor],
-    table: Tensor,
-    active: Tensor,
-    chunks: Tensor,
-    *,
-    most: int,
-    nesterov: bool = False,
-    sums: Tensor | None = None,
-) -> None:
+def layerwise_step(kind: str, update: Update, chunks: Pieces) -> None:
     """Step the slab in place.
 
     Args:
         kind: a name of :data:`LAYERWISE`.
-        p, g, moments, table, active, nesterov, sums: as
-            :func:`zoo.kernels.optimizer_step.elementwise_step` has them.
-        chunks: ``[n, 6]`` int32, one row a chunk of at most :data:`CHUNK_COLUMNS` of one tensor:
-            first column, one past the last, first chunk of the tensor, one past its last, whether
-            it is a matrix, whether it decays.
-        most: chunks of the largest tensor.
+        update: the step.
+        chunks: pieces of at most :data:`CHUNK_COLUMNS`.
     """
-    G, columns = g.shape
-    second = moments[1] if len(moments) > 1 else None
-    parts = 1 if sums is None else sums.shape[1]
-    flags: dict[str, Any] = {
-        "COLUMNS": columns, "COEFFICIENTS": table.shape[1], "KIND": kind, "CHUNKS": len(chunks),
-        "CLIP": sums is not None, "PARTS": parts, "BP": power_of_two(parts),
-        "BLOCK": CHUNK_COLUMNS,
-    }  # fmt: skip
-    found = torch.empty(G, len(chunks), 2, device=p.device)
-    shared = (p, g, moments[0], second, table, active, chunks, sums, found, p.stride(0))
-    grid = (G, len(chunks))
+    grid = (len(update.g), len(chunks.rows))
+    flags = update.flags() | {"KIND": kind, "CHUNKS": grid[1], "BLOCK": CHUNK_COLUMNS}
+    found = torch.empty(*grid, 2, device=update.p.device)
+    shared = (*update.tensors(), chunks.rows, update.sums, found, update.p.stride(0))
     launch(_sums_kernel, grid, *shared, **flags)
-    launch(_layer_step_kernel, grid, *shared, **flags, NESTEROV=nesterov, MOST=power_of_two(most))
+    most = power_of_two(chunks.most)
+    launch(_layer_step_kernel, grid, *shared, **flags, NESTEROV=update.nesterov, MOST=most)

@@ -9,14 +9,15 @@ are not touched. A model's gradient can be clipped by its norm, and decay masked
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.kernels.language import Value, blocks, constexpr, jit, launch, tl
+from zoo.kernels.language import Value, blocks, constexpr, jit, launch, power_of_two, tl
 
-__all__ = ["BLOCK", "FAMILIES", "elementwise_step", "global_square_sums"]
+__all__ = ["BLOCK", "FAMILIES", "Pieces", "Update", "elementwise_step", "global_square_sums"]
 
 #: Columns of a program: fixed, so that bits do not depend on it.
 BLOCK = 1024
@@ -32,6 +33,59 @@ FAMILIES = {
     "rmsprop": ("lr", "alpha", "gain", "eps", "momentum", "weight_decay"),
     "lion": ("lr", "keep", "gain1", "gain2"),
 }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Update:
+    """One step of a group: what it reads, and the slabs that it writes.
+
+    Args:
+        p: ``[G, columns]`` parameters, each row contiguous.
+        g: ``[G, columns]`` contiguous gradients.
+        moments: contiguous slabs of the same shape, as the optimizer has them.
+        table: ``[n, G, 1]`` coefficients in the optimizer's order, ``clip_norm`` last if clipped.
+        active: ``[G]`` bool: the rows to step.
+        nesterov: whether the momentum looks ahead.
+        sums: from :func:`global_square_sums`, to clip by norm.
+    """
+
+    p: Tensor
+    g: Tensor
+    moments: Sequence[Tensor]
+    table: Tensor
+    active: Tensor
+    nesterov: bool = False
+    sums: Tensor | None = None
+
+    def flags(self) -> dict[str, Any]:
+        """Return the constants that every kernel of an optimizer is compiled for."""
+        parts = 1 if self.sums is None else self.sums.shape[1]
+        return {
+            "COLUMNS": self.g.shape[1], "COEFFICIENTS": len(self.table), "PARTS": parts,
+            "CLIP": self.sums is not None, "BP": power_of_two(parts),
+        }  # fmt: skip
+
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """Return p, g, both moments (None if missing), coefficients ``[G, n]`` and active."""
+        second = self.moments[1] if len(self.moments) > 1 else None
+        by_model = self.table.squeeze(-1).mT.contiguous()
+        return self.p, self.g, self.moments[0], second, by_model, self.active
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pieces:
+    """How the tensors of a layout are cut, where a step takes norms or products of them.
+
+    Args:
+        rows: ``[n, 6]`` int32, one entry per piece of a tensor: first column, one past the last,
+            first piece of the tensor, one past its last, whether it is a matrix, whether it decays.
+        longest: columns of the longest piece.
+        most: pieces of the tensor with the most.
+    """
+
+    rows: Tensor
+    longest: int
+    most: int
 
 
 @jit
@@ -135,43 +189,21 @@ def global_square_sums(g: Tensor) -> Tensor:
 
 
 def elementwise_step(
-    kind: str,
-    p: Tensor,
-    g: Tensor,
-    moments: Sequence[Tensor],
-    table: Tensor,
-    active: Tensor,
-    *,
-    nesterov: bool = False,
-    mask: Tensor | None = None,
-    sums: Tensor | None = None,
-    columns: Tensor | None = None,
+    kind: str, update: Update, *, mask: Tensor | None = None, columns: Tensor | None = None
 ) -> None:
     """Step the slab in place; only ever a kernel, the plain form is the optimizer's ``update``.
 
     Args:
         kind: a name of :data:`FAMILIES`.
-        p: ``[G, columns]`` parameters, each row contiguous.
-        g: ``[G, columns]`` contiguous gradients.
-        moments: contiguous slabs of the same shape, as the optimizer has them.
-        table: ``[G, n]`` contiguous coefficients of :data:`FAMILIES`, ``clip_norm`` last if
-            clipped.
-        active: ``[G]`` bool: the rows to step.
-        nesterov: of ``sgd``.
+        update: the step.
         mask: ``[columns]`` bool, where weights decay; None for everywhere.
-        sums: from :func:`global_square_sums`, to clip by norm.
         columns: ``[n, 2]`` int32 first and one past the last column of each block of at most
             :data:`BLOCK` to step; None for all columns.
     """
-    parts = 1 if sums is None else sums.shape[1]
-    flags: dict[str, Any] = {
-        "COLUMNS": g.shape[1], "COEFFICIENTS": table.shape[1], "KIND": kind, "NESTEROV": nesterov,
-        "MASKED": mask is not None, "CLIP": sums is not None, "PARTS": parts,
-        "BP": 1 << (parts - 1).bit_length(), "LISTED": columns is not None, "BLOCK": BLOCK,
-    }  # fmt: skip
-    number = blocks(g.shape[1], BLOCK) if columns is None else len(columns)
-    second = moments[1] if len(moments) > 1 else None
+    G, width = update.g.shape
+    number = blocks(width, BLOCK) if columns is None else len(columns)
     launch(
-        _step_kernel, (g.shape[0], number), p, g, moments[0], second, table, active, mask, sums,
-        columns, p.stride(0), **flags,
+        _step_kernel, (G, number), *update.tensors(), mask, update.sums, columns,
+        update.p.stride(0), **update.flags(), KIND=kind, NESTEROV=update.nesterov,
+        MASKED=mask is not None, LISTED=columns is not None, BLOCK=BLOCK,
     )  # fmt: skip

@@ -7,14 +7,10 @@ no projection (`zoo/optim/projection.py`) by a select, so that nothing waits for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from zoo.kernels.language import Value, constexpr, jit, launch, power_of_two, tl
-from zoo.kernels.optimizer_step import adam_moments, clipped
+from zoo.kernels.optimizer_step import Pieces, Update, adam_moments, clipped
 
 __all__ = ["PROJECTED", "projected_step"]
 
@@ -152,41 +148,20 @@ def _projected_step_kernel(
             tl.store(p + model * row + at, x * keep - tl.load(c) * u, inside)
 
 
-def projected_step(
-    kind: str,
-    p: Tensor,
-    g: Tensor,
-    moments: Sequence[Tensor],
-    table: Tensor,
-    active: Tensor,
-    rows: Tensor,
-    *,
-    longest: int,
-    most: int,
-    nesterov: bool = False,
-    sums: Tensor | None = None,
-) -> None:
+def projected_step(kind: str, update: Update, rows: Pieces) -> None:
     """Step the slab in place.
 
     Args:
         kind: a name of :data:`PROJECTED`.
-        p, g, moments, table, active, nesterov, sums: as
-            :func:`zoo.kernels.optimizer_step.elementwise_step` has them.
-        rows: ``[n, 6]`` int32, one entry per row of a tensor: first column, one past the last,
-            first row of the tensor, one past its last, whether it is a matrix, whether it decays.
-        longest: columns of the longest row.
-        most: rows of the tensor with the most.
+        update: the step.
+        rows: one piece per row of a matrix.
     """
-    G, columns = g.shape
-    second = moments[1] if len(moments) > 1 else None
-    parts = 1 if sums is None else sums.shape[1]
-    flags: dict[str, Any] = {
-        "COLUMNS": columns, "COEFFICIENTS": table.shape[1], "KIND": kind, "ROWS": len(rows),
-        "NESTEROV": nesterov, "CLIP": sums is not None, "PARTS": parts,
-        "BP": power_of_two(parts), "BLOCK": power_of_two(longest, least=32, most=1024),
+    grid = (len(update.g), len(rows.rows))
+    flags = update.flags() | {
+        "KIND": kind, "ROWS": grid[1], "NESTEROV": update.nesterov,
+        "BLOCK": power_of_two(rows.longest, least=32, most=1024),
     }  # fmt: skip
-    found = torch.empty(G, len(rows), 4, device=p.device)
-    shared = (p, g, moments[0], second, table, active, rows, sums, found, p.stride(0))
-    grid = (G, len(rows))
+    found = torch.empty(*grid, 4, device=update.p.device)
+    shared = (*update.tensors(), rows.rows, update.sums, found, update.p.stride(0))
     launch(_products_kernel, grid, *shared, **flags)
-    launch(_projected_step_kernel, grid, *shared, **flags, MOST=power_of_two(most))
+    launch(_projected_step_kernel, grid, *shared, **flags, MOST=power_of_two(rows.most))

@@ -14,7 +14,7 @@ from zoo.arithmetic import pinned
 from zoo.stages.cost import makespan, rough_seconds
 from zoo.train.backends import reachable
 from zoo.train.plan import Cohort, Plan, Task
-from zoo.train.trainer import TaskTrainer
+from zoo.train.trainer import Engine, TaskTrainer
 
 __all__ = ["CohortCost", "PlanCost", "plan_cost"]
 
@@ -165,10 +165,13 @@ def _measure(plan: Plan, cohort: Cohort, paths: Mapping[str, str], end: float) -
     sample = replace(cohort, runs=runs, steps=steps, epochs=steps.astype(np.float64))
     with pinned():
         trainer = TaskTrainer(
-            plan, sample, Task(cohort.id, 0, 0, count), backend="eager", paths=paths,
-            device=cohort.device if reachable(cohort.device) else "cpu",
+            plan,
+            sample,
+            Task(cohort.id, 0, 0, count),
+            engine=Engine("eager", cohort.device if reachable(cohort.device) else "cpu"),
+            paths=paths,
             kept={run.run_id: np.arange(run.examples) for run in runs},  # as many as any others
-        )  # fmt: skip
+        )
         stamps = [time.monotonic()]
         for _ in trainer.run():
             stamps.append(time.monotonic())

@@ -107,11 +107,11 @@ def drafted(
     committed: dict[TaskKey, int] = {}
     if status is not None:
         committed = {(line.cohort, line.task): line.committed for line in status.store.tasks}
+    seconds = task_seconds(part, cost, committed)
     found = draft(
         plan,
         profile,
-        tasks,
-        task_seconds(part, cost, committed),
+        {key: seconds[key] for key in tasks},
         max_array=wish.max_array,
         limit=wish.limit,
         skipped=skipped,

@@ -26,6 +26,7 @@ from zoo.store.files import store_errors, write_atomic
 
 __all__ = [
     "Submission",
+    "Work",
     "new_submission",
     "pack_elements",
     "read_submission",
@@ -162,16 +163,26 @@ def log_folder(profile: ClusterProfile, folder: Path, name: str) -> Path:
     return Path(profile.logs) / f"{stem}-{name}"
 
 
-def new_submission(
-    store: Path,
-    profile: ClusterProfile,
-    elements: Sequence[Sequence[TaskKey]],
-    seconds: Sequence[float],
-    *,
-    chunk: int,
-    stage: Mapping[str, Any] | None = None,
-    failures: Mapping[TaskKey, int] | None = None,
-) -> Submission:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a submission is to do.
+
+    Args:
+        elements: tasks of each element of the arrays.
+        seconds: each element is expected to take.
+        chunk: elements of an array.
+        failures: task → how often it had failed before.
+        stage: a stage in place of tasks.
+    """
+
+    elements: Sequence[Sequence[TaskKey]]
+    seconds: Sequence[float]
+    chunk: int
+    failures: Mapping[TaskKey, int] = field(default_factory=dict)
+    stage: Mapping[str, Any] = field(default_factory=dict)
+
+
+def new_submission(store: Path, profile: ClusterProfile, work: Work) -> Submission:
     """Record a submission under the next free number.
 
     Raises:
@@ -194,11 +205,11 @@ def new_submission(
         store=absolute(store).resolve(),
         profile=profile,
         created=time.time(),
-        elements=tuple(tuple(tasks) for tasks in elements),
-        seconds=tuple(seconds),
-        chunk=chunk,
-        stage=stage or {},
-        failures={key: n for key, n in (failures or {}).items() if n},
+        elements=tuple(tuple(tasks) for tasks in work.elements),
+        seconds=tuple(work.seconds),
+        chunk=work.chunk,
+        stage=work.stage,
+        failures={key: n for key, n in work.failures.items() if n},
         plugins=recorded_plugins(),
     )
     data = json.dumps(submission.to_json(), indent=1).encode() + b"\n"

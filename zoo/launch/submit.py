@@ -17,6 +17,7 @@ from zoo.launch.progress import duration
 from zoo.launch.submissions import (
     Submission,
     TaskKey,
+    Work,
     new_submission,
     pack_elements,
     read_submission,
@@ -168,7 +169,6 @@ def select(
 def draft(
     plan: Plan,
     profile: ClusterProfile,
-    tasks: Sequence[TaskKey],
     seconds: Mapping[TaskKey, float],
     *,
     max_array: int,
@@ -180,13 +180,12 @@ def draft(
     Args:
         plan: the plan.
         profile: the profile.
-        tasks: what to submit.
-        seconds: of each task, on the machine that measured.
+        seconds: of each task to submit, on the machine that measured.
         max_array: the largest array that the scheduler takes.
         limit: at most so many elements; None = all.
         skipped: word → tasks that are not submitted.
     """
-    own = {key: seconds[key] / profile.speed for key in tasks}
+    own = {key: value / profile.speed for key, value in seconds.items()}
     span = min(profile.target_minutes * 60, _FILL * profile.limit_s)
     elements = pack_elements(own, capacity_s=span * profile.processes)[:limit]
     models = {(t.cohort, t.index): t.models for t in plan.tasks()}
@@ -254,9 +253,8 @@ def hand_in(store: Path, found: Draft, *, dependency: str | None = None) -> Subm
 
     check_writable(store)
     failures = {(s.task.cohort, s.task.index): s.failures for s in task_states(store)}
-    submission = new_submission(
-        store, found.profile, found.elements, found.seconds, chunk=found.chunk, failures=failures
-    )
+    work = Work(found.elements, found.seconds, found.chunk, failures)
+    submission = new_submission(store, found.profile, work)
     for array in range(submission.arrays):
         submit_array(submission, array, dependency=dependency)
     return read_submission(submission.folder)
@@ -280,7 +278,7 @@ def hand_in_stage(
     """
     from zoo.launch.slurm import submit_array
 
-    submission = new_submission(store, profile, [()], [0.0], chunk=1, stage=stage)
+    submission = new_submission(store, profile, Work([()], [0.0], 1, stage=stage))
     submit_array(submission, 0, dependency=dependency)
     return read_submission(submission.folder)
 

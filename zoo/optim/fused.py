@@ -7,7 +7,7 @@ that has no kernel takes its plain step, under the same mask of active models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -19,7 +19,14 @@ from zoo.architectures.layout import Layout, Segment
 from zoo.kernels.language import on_device
 from zoo.kernels.layerwise import CHUNK_COLUMNS, LAYERWISE, layerwise_step
 from zoo.kernels.newton_schulz import newton_schulz
-from zoo.kernels.optimizer_step import BLOCK, FAMILIES, elementwise_step, global_square_sums
+from zoo.kernels.optimizer_step import (
+    BLOCK,
+    FAMILIES,
+    Pieces,
+    Update,
+    elementwise_step,
+    global_square_sums,
+)
 from zoo.kernels.projected import PROJECTED, projected_step
 from zoo.optim.base import OPTIMIZERS, Optimizer
 from zoo.optim.masks import DECAY_MASKS, column_mask
@@ -31,120 +38,78 @@ __all__ = ["fused_step", "has_kernel"]
 _BY_NAME = {*FAMILIES, *LAYERWISE, *PROJECTED, "muon"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Table:
-    """Pieces of the tensors of a layout, ``[n, 6]`` int32; see :mod:`zoo.kernels.layerwise`."""
-
-    rows: Tensor
-    longest: int
-    most: int
-
-
 def has_kernel(optimizer: Optimizer) -> bool:
     """Return whether the optimizer's step is a kernel on a GPU."""
     return _name(optimizer) in _BY_NAME
 
 
 def fused_step(
-    optimizer: Optimizer,
-    p: Tensor,
-    g: Tensor,
-    moments: Sequence[Tensor],
-    table: Tensor,
-    active: Tensor,
-    run: Mapping[str, Any],
-    layout: Layout,
+    optimizer: Optimizer, update: Update, run: Mapping[str, Any], layout: Layout
 ) -> None:
     """Step the active rows of a slab in place, and leave the others as they are.
 
     Args:
         optimizer: the family.
-        p: ``[G, trained]`` parameters, a view of the slab.
-        g: ``[G, trained]`` contiguous gradients.
-        moments: slabs of the same shape.
-        table: ``[n, G, 1]`` coefficients.
-        active: ``[G]`` bool.
+        update: the step; what ``run`` decides of it is filled in.
         run: the cohort's shared fields.
         layout: of the rows.
     """
     name = _name(optimizer)
-    if name not in _BY_NAME or not on_device(p, g, table):
-        _plain_step(optimizer, p, g, moments, table, active, run, layout)
+    if name not in _BY_NAME or not on_device(update.p, update.g, update.table):
+        _plain_step(optimizer, update, run, layout)
         return
-    values = table.squeeze(-1).mT.contiguous()
-    sums = global_square_sums(g) if run.get("has_clip_norm") else None
-    roles = DECAY_MASKS[str(run.get("decay_mask", "all"))]
-    common: dict[str, Any] = {"nesterov": bool(run.get("nesterov")), "sums": sums}
+    sums = global_square_sums(update.g) if run.get("has_clip_norm") else None
+    update = replace(update, nesterov=bool(run.get("nesterov")), sums=sums)
+    roles, device = DECAY_MASKS[str(run.get("decay_mask", "all"))], update.p.device
     if name in LAYERWISE:
-        pieces = _chunks(layout, roles, p.device)
-        layerwise_step(name, p, g, moments, values, active, pieces.rows, most=pieces.most, **common)
+        layerwise_step(name, update, _chunks(layout, roles, device))
     elif name in PROJECTED:
-        pieces = _rows(layout, roles, p.device)
-        projected_step(
-            name, p, g, moments, values, active, pieces.rows,
-            longest=pieces.longest, most=pieces.most, **common,
-        )  # fmt: skip
+        projected_step(name, update, _rows(layout, roles, device))
     elif name == "muon":
-        _muon_step(p, g, moments, values, active, run, layout, sums)
+        _muon_step(update, roles, layout)
     else:
-        mask = _decay_columns(layout, roles, p.device)
-        elementwise_step(name, p, g, moments, values, active, mask=mask, **common)
+        elementwise_step(name, update, mask=_decay_columns(layout, roles, device))
 
 
 def _plain_step(
-    optimizer: Optimizer,
-    p: Tensor,
-    g: Tensor,
-    moments: Sequence[Tensor],
-    table: Tensor,
-    active: Tensor,
-    run: Mapping[str, Any],
-    layout: Layout,
+    optimizer: Optimizer, update: Update, run: Mapping[str, Any], layout: Layout
 ) -> None:
     names = optimizer.names(clipped=bool(run.get("has_clip_norm")))
-    coefficients = dict(zip(names, table.unbind(0), strict=True))
-    new, moved = optimizer.step(p, g, moments, coefficients, run, layout)
-    on = active.unsqueeze(1)
+    coefficients = dict(zip(names, update.table.unbind(0), strict=True))
+    p, moments = update.p, update.moments
+    new, moved = optimizer.step(p, update.g, moments, coefficients, run, layout)
+    on = update.active.unsqueeze(1)
     for old, value in zip((p, *moments), (new, *moved), strict=True):
         old.copy_(torch.where(on, value, old))
 
 
-def _muon_step(
-    p: Tensor,
-    g: Tensor,
-    moments: Sequence[Tensor],
-    values: Tensor,
-    active: Tensor,
-    run: Mapping[str, Any],
-    layout: Layout,
-    sums: Tensor | None,
-) -> None:
+def _muon_step(update: Update, roles: frozenset[str], layout: Layout) -> None:
     """AdamW's kernel on all but the hidden matrices; these, bucketed by shape, orthogonalised."""
-    names = Muon.coefficients
-    roles = DECAY_MASKS[str(run.get("decay_mask", "all"))]
-    clip = [len(names)] if sums is not None else []
+    names, p, g, first = Muon.coefficients, update.p, update.g, update.moments[0]
+    clip = [len(names)] if update.sums is not None else []
     adamw = [names.index(n) for n in FAMILIES["adamw"]] + clip
     elementwise_step(
-        "adamw", p, g, moments, values[:, adamw].contiguous(), active,
-        mask=_decay_columns(layout, roles, p.device), sums=sums,
+        "adamw",
+        replace(update, table=update.table[adamw]),
+        mask=_decay_columns(layout, roles, p.device),
         columns=_blocks_without(_hidden(layout), layout, p.device),
-    )  # fmt: skip
-    column = {n: values[:, i : i + 1] for i, n in enumerate(names)}
-    if sums is not None:
-        limit = values[:, len(names) :]
-        g = g * (limit / (sums.sum(1, keepdim=True).sqrt() + 1e-6)).clamp(max=1.0)
-    on = active.unsqueeze(1)
+    )
+    column = dict(zip(names, update.table, strict=False))
+    if update.sums is not None:
+        norm = update.sums.sum(1, keepdim=True).sqrt()
+        g = g * (update.table[len(names)] / (norm + 1e-6)).clamp(max=1.0)
+    on = update.active.unsqueeze(1)
     for segment in _hidden(layout):
         own = slice(segment.offset, segment.stop)
-        m = torch.addcmul(moments[0][:, own], column["gain"], g[:, own] - moments[0][:, own])
-        u = torch.addcmul(g[:, own], column["momentum"], m - g[:, own]) if run["nesterov"] else m
-        matrix = u.reshape(len(u), segment.shape[0], -1)
+        m = torch.addcmul(first[:, own], column["gain"], g[:, own] - first[:, own])
+        ahead = torch.addcmul(g[:, own], column["momentum"], m - g[:, own])
+        matrix = (ahead if update.nesterov else m).reshape(len(m), segment.shape[0], -1)
         turned = newton_schulz(matrix).flatten(1)
         keep = column["keep"] if segment.role in roles else 1.0
         size = RMS * max(matrix.shape[1:]) ** 0.5
         new = torch.addcmul(p[:, own] * keep, column["lr"] * size, turned, value=-1)
         p[:, own] = torch.where(on, new, p[:, own])
-        moments[0][:, own] = torch.where(on, m, moments[0][:, own])
+        first[:, own] = torch.where(on, m, first[:, own])
 
 
 def _name(optimizer: Optimizer) -> str:
@@ -164,14 +129,14 @@ def _decay_columns(layout: Layout, roles: frozenset[str], device: torch.device) 
 
 
 @cache
-def _chunks(layout: Layout, roles: frozenset[str], device: torch.device) -> _Table:
+def _chunks(layout: Layout, roles: frozenset[str], device: torch.device) -> Pieces:
     """Cut every tensor into chunks of at most CHUNK_COLUMNS."""
     cuts = {s: [*range(s.offset, s.stop, CHUNK_COLUMNS), s.stop] for s in trained_segments(layout)}
     return _table(cuts, roles, device)
 
 
 @cache
-def _rows(layout: Layout, roles: frozenset[str], device: torch.device) -> _Table:
+def _rows(layout: Layout, roles: frozenset[str], device: torch.device) -> Pieces:
     """Cut every matrix into its rows; a bias or a parameter of a norm is one row."""
     cuts = {}
     for s in trained_segments(layout):
@@ -182,7 +147,7 @@ def _rows(layout: Layout, roles: frozenset[str], device: torch.device) -> _Table
 
 def _table(
     cuts: Mapping[Segment, Sequence[int]], roles: frozenset[str], device: torch.device
-) -> _Table:
+) -> Pieces:
     rows: list[list[int]] = []
     for s, edges in cuts.items():
         first = len(rows)
@@ -191,7 +156,7 @@ def _table(
         rows += [[start, stop, first, past, *flags] for start, stop in pairwise(edges)]
     longest = max(stop - start for start, stop, *_ in rows)
     most = max(len(edges) - 1 for edges in cuts.values())
-    return _Table(torch.tensor(rows, dtype=torch.int32, device=device), longest, most)
+    return Pieces(torch.tensor(rows, dtype=torch.int32, device=device), longest, most)
 
 
 def _blocks_without(hidden: Sequence[Segment], layout: Layout, device: torch.device) -> Tensor:

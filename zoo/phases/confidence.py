@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,7 +49,7 @@ def confidence(
         if decision.codes[n] < 0:
             continue
         drawn, bad_share = resampled(cells, n, draws)
-        out[n] = _same(cells, limits, cut, n, drawn, bad_share, int(decision.codes[n]))
+        out[n] = _same(cells, limits, cut, _Draws(n, drawn, bad_share), int(decision.codes[n]))
     return out, how
 
 
@@ -66,11 +68,17 @@ def resampled(cells: Cells, n: int, draws: int) -> tuple[dict[str, _F64], _F64]:
     return _perturb(cells, n, draws)
 
 
-def _same(
-    cells: Cells, limits: Thresholds, cut: Cut, n: int, drawn: dict[str, _F64], bad_share: _F64,
-    code: int,
-) -> float:  # fmt: skip
-    """Return the share of draws and tests that give cell n the phase ``code``."""
+class _Draws(NamedTuple):
+    """Resampled inputs ``[draws]`` of cell n, and the share of bad models in each."""
+
+    n: int
+    inputs: dict[str, _F64]
+    bad_share: _F64
+
+
+def _same(cells: Cells, limits: Thresholds, cut: Cut, draws: _Draws, code: int) -> float:
+    """Return the share of draws and tests that give a cell the phase ``code``."""
+    n, drawn, bad_share = draws
     chance = np.broadcast_to(cells.chance_loss[n], bad_share.shape)
     bad = bad_cells(drawn["train_loss"], bad_share, chance, limits)
     agree = []

@@ -22,6 +22,7 @@ from zoo.store import (
     publish,
     publish_next,
     read_table,
+    stage_id,
 )
 from zoo.train.cells import Cell, cells_of
 from zoo.train.plan import Plan
@@ -45,7 +46,6 @@ def publish_landscape(
     path: Path,
     reader: StoreReader,
     settings: Mapping[str, Any],
-    stage_id: str,
     models: _ModelParts,
     cells: _CellParts,
     data: Mapping[str, TaskData],
@@ -56,7 +56,6 @@ def publish_landscape(
         path: the store.
         reader: the same.
         settings: of the stage.
-        stage_id: kept with the columns.
         models, cells: the parts.
         data: data set → what the probes are drawn from.
 
@@ -68,7 +67,7 @@ def publish_landscape(
     }
     columns = _model_columns(reader.plan, settings, models, facts)
     if columns:
-        publish(path, columns, stage=_STAGE, stage_id=stage_id)
+        publish(path, columns, stage=_STAGE, stage_id=stage_id(_STAGE, settings))
     for from_end in sorted({key[1] for key in (*models, *cells)}):
         here = {metric: parts for (metric, e), parts in cells.items() if e == from_end}
         if from_end and not here:

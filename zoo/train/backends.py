@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch._higher_order_ops as higher_order
@@ -20,7 +20,7 @@ from zoo.registry import Registry
 from zoo.train.dynamic import DietRuns
 from zoo.train.graph import graphed
 from zoo.train.span import Span, Take, TakeSpan, in_turn
-from zoo.train.step import Inputs, Recipe, State, advance
+from zoo.train.step import Inputs, Recipe, State, StepRow, advance
 
 __all__ = [
     "BACKENDS",
@@ -137,10 +137,8 @@ def step_function(recipe: Recipe, backend: str, *, device: str = "cpu") -> TakeS
 def eager_step(recipe: Recipe) -> Take:
     """Return one step run op by op."""
 
-    def take(
-        state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor
-    ) -> None:
-        new = advance(recipe, state, inputs, ids, table, live, number)
+    def take(state: State, inputs: Inputs, row: StepRow) -> None:
+        new = advance(recipe, state, inputs, row)
         state.slab, state.moments = new.slab, new.moments
         state.active, state.diverged = new.active, new.diverged
         state.memory = new.memory
@@ -159,10 +157,8 @@ def _compiled(recipe: Recipe, device: str) -> TakeSpan:
         options={"cpp_wrapper": device == "cpu", "assert_indirect_indexing": _CHECKS_INDICES},
     )
 
-    def take(
-        state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor
-    ) -> None:
-        compiled(*program.arguments(state, inputs), (ids, table, live, number))
+    def take(state: State, inputs: Inputs, row: StepRow) -> None:
+        compiled(*program.arguments(state, inputs), row)
 
     def take_span(state: State, inputs: Inputs, span: Span) -> None:
         bounds = torch.tensor(span.first), torch.tensor(span.stop)
@@ -175,6 +171,14 @@ def _compiled(recipe: Recipe, device: str) -> TakeSpan:
 _Flat = tuple[Tensor, ...]
 
 
+class _Fixed(NamedTuple):
+    """A group's inputs as a compiled program takes them: of the diet, the objective, the rest."""
+
+    diet: _Flat
+    settings: Settings
+    given: _Flat
+
+
 class _Program:
     """What is compiled for a cohort, as functions of tensors alone.
 
@@ -185,50 +189,36 @@ class _Program:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self._moments = len(recipe.optimizer.moments)
-        self._known: dict[Inputs, tuple[_Flat, dict[str, Tensor], _Flat]] = {}
+        self._known: dict[Inputs, _Fixed] = {}
         # which inputs there are is the same in every step of a cohort
         self._names: tuple[str, ...] = ()
 
-    def arguments(
-        self, state: State, inputs: Inputs
-    ) -> tuple[_Flat, _Flat, dict[str, Tensor], _Flat]:
+    def arguments(self, state: State, inputs: Inputs) -> tuple[_Flat, _Fixed]:
         """Return the state and the inputs as :meth:`step` and :meth:`loop` take them."""
         if inputs not in self._known:
             named, diet = inputs.tensors(), inputs.diet
             self._names = tuple(named)
             counted = () if diet is None else (diet.counts, diet.options)
-            self._known[inputs] = counted, dict(inputs.settings), tuple(named.values())
+            self._known[inputs] = _Fixed(counted, dict(inputs.settings), tuple(named.values()))
         flat = (state.slab, state.active, state.diverged, *state.moments, *state.memory)
-        return flat, *self._known[inputs]
+        return flat, self._known[inputs]
 
-    def _after(
-        self, flat: _Flat, diet: _Flat, settings: Settings, given: _Flat, row: tuple[Tensor, ...]
-    ) -> _Flat:
+    def _after(self, flat: _Flat, fixed: _Fixed, row: StepRow) -> _Flat:
         slab, active, diverged, *rest = flat
         moments, memory = rest[: self._moments], rest[self._moments :]
         state = State(slab, tuple(moments), active, diverged, tuple(memory))
-        named = dict(zip(self._names, given, strict=True))
-        runs = DietRuns(*diet) if diet else None
-        new = advance(self.recipe, state, Inputs(**named, diet=runs, settings=settings), *row)
+        named = dict(zip(self._names, fixed.given, strict=True))
+        runs = DietRuns(*fixed.diet) if fixed.diet else None
+        inputs = Inputs(**named, diet=runs, settings=fixed.settings)
+        new = advance(self.recipe, state, inputs, row)
         return (new.slab, new.active, new.diverged, *new.moments, *new.memory)
 
-    def step(
-        self, flat: _Flat, diet: _Flat, settings: Settings, given: _Flat, row: tuple[Tensor, ...]
-    ) -> None:
+    def step(self, flat: _Flat, fixed: _Fixed, row: StepRow) -> None:
         """Take one step in place: inside the graph the copies fuse with what they copy."""
-        for old, value in zip(flat, self._after(flat, diet, settings, given, row), strict=True):
+        for old, value in zip(flat, self._after(flat, fixed, row), strict=True):
             old.copy_(value)
 
-    def loop(
-        self,
-        flat: _Flat,
-        diet: _Flat,
-        settings: Settings,
-        given: _Flat,
-        rows: tuple[Tensor, ...],
-        first: Tensor,
-        stop: Tensor,
-    ) -> None:
+    def loop(self, flat: _Flat, fixed: _Fixed, rows: _Flat, first: Tensor, stop: Tensor) -> None:
         """Take the steps ``first`` to ``stop`` of ``rows`` in place."""
 
         def more(at: Tensor, *carried: Tensor) -> Tensor:
@@ -236,8 +226,8 @@ class _Program:
 
         def body(at: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
             # plain indexing by a tensor does not trace inside a loop
-            row = tuple(t.index_select(0, at.view(1))[0] for t in rows)
-            after = self._after(carried, diet, settings, given, row)
+            row = StepRow(*(t.index_select(0, at.view(1))[0] for t in rows))
+            after = self._after(carried, fixed, row)
             # a loop may not hand on what it was given
             own = (a.clone() if a is c else a for a, c in zip(after, carried, strict=True))
             return (at + 1, *own)

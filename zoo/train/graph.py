@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.train.span import Take
-from zoo.train.step import Inputs, State
+from zoo.train.step import Inputs, State, StepRow
 
 __all__ = ["graphed"]
 
@@ -34,7 +34,7 @@ class _Recording:
         replay: runs it; None until the second step.
     """
 
-    arguments: tuple[Tensor, ...]
+    arguments: StepRow
     places: tuple[int, ...] = ()
     replay: Callable[[], None] | None = None
 
@@ -55,13 +55,10 @@ def graphed(take: Take, *, capture: Capture | None = None) -> Take:
     run_captured = capture or _cuda_graphs()
     recordings: dict[Inputs, _Recording] = {}
 
-    def step(
-        state: State, inputs: Inputs, ids: Tensor, table: Tensor, live: Tensor, number: Tensor
-    ) -> None:
-        given = (ids, table, live, number)
+    def step(state: State, inputs: Inputs, given: StepRow) -> None:
         known = recordings.get(inputs)
         if known is None or [a.shape for a in known.arguments] != [a.shape for a in given]:
-            known = recordings[inputs] = _Recording(tuple(a.clone() for a in given))
+            known = recordings[inputs] = _Recording(StepRow(*(a.clone() for a in given)))
             # As it is, but on the recording's own arguments: every kernel is compiled for what the
             # capture will launch, since within one nothing can be loaded.
             _in_place(take, state, inputs, known.arguments)
@@ -85,11 +82,11 @@ def _places(state: State) -> tuple[int, ...]:
     return tuple(t.data_ptr() for t in _tensors(state))
 
 
-def _in_place(take: Take, state: State, inputs: Inputs, arguments: tuple[Tensor, ...]) -> None:
+def _in_place(take: Take, state: State, inputs: Inputs, row: StepRow) -> None:
     """Take a step and leave its result in the tensors that ``state`` had before."""
     old = _tensors(state)
     moments, memory = state.moments, state.memory
-    take(state, inputs, *arguments)
+    take(state, inputs, row)
     for before, after in zip(old, _tensors(state), strict=True):
         if after is not before:
             before.copy_(after)

@@ -99,7 +99,8 @@ def _train_one(
         z = module(x).flatten(1).unsqueeze(0)
         each = recipe.objective.trained(z, y, settings)[0]
         if recipe.dynamic is not None:
-            each = _weights(recipe, group, state, g, step, z.detach(), y) * each
+            seen = Presented(ids[None], recipe.objective, z.detach(), y, torch.tensor([step]))
+            each = _weights(recipe, group, state, g, seen) * each
         if group.inputs.weight is not None:
             each = each * group.inputs.weight[ids]
         loss = each.mean()
@@ -151,20 +152,12 @@ def _optimizer(
     return optimizer
 
 
-def _weights(
-    recipe: Recipe, group: Group, state: State, g: int, step: int, z: Tensor, targets: Tensor
-) -> Tensor:
-    """Return the weights ``[B]`` of a dynamic diet, and let it remember the batch.
-
-    Outputs are ``[1, B, C]``, targets as :func:`_batch` has them.
-    """
+def _weights(recipe: Recipe, group: Group, state: State, g: int, seen: Presented) -> Tensor:
+    """Return the weights ``[B]`` of a dynamic diet, and let it remember the batch."""
     method, diet = recipe.dynamic, group.inputs.diet
     if method is None or diet is None:
-        return torch.ones(z.shape[1])
+        return torch.ones(seen.ids.shape[1])
     one = slice(g, g + 1)
-    numbers = np.full((1, len(group.runs)), step, dtype=np.int64)
-    ids = torch.from_numpy(group.order.block(numbers)[0, one])
-    seen = Presented(ids, recipe.objective, z, targets, torch.tensor([step]))
     own = DietRuns(diet.counts[:, one], diet.options[:, one])
     weights, memory = method.weigh(seen, own, tuple(m[one] for m in state.memory))
     for held, value in zip(state.memory, memory, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,7 @@ from zoo.train.schedule import learning_rates
 from zoo.train.span import Span, TakeSpan, spans
 from zoo.train.step import Recipe, State, gradient
 
-__all__ = ["current_rates", "last_step", "stacked_segment"]
+__all__ = ["Stretch", "current_rates", "last_step", "stacked_segment"]
 
 #: Example ids that are drawn at a time, over all models of a group.
 _BLOCK_IDS = 1 << 18
@@ -25,18 +26,30 @@ _BLOCK_IDS = 1 << 18
 Steps = NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """The steps of a segment.
+
+    Args:
+        start, stop: ``[G]`` each model's first step, and the one before which it stops.
+        begin: how far the segment is already, if it was interrupted.
+    """
+
+    start: Steps
+    stop: Steps
+    begin: SegmentProgress | None = None
+
+
 def stacked_segment(
     recipe: Recipe,
     take: TakeSpan,
     group: Group,
     state: State,
-    start: Steps,
-    stop: Steps,
+    stretch: Stretch,
     *,
-    begin: SegmentProgress | None = None,
     tick: Tick | None = None,
 ) -> dict[str, Tensor]:
-    """Train a group from steps ``start [G]`` to ``stop [G]``, changing ``state``.
+    """Train a group over a stretch of steps, changing ``state``.
 
     Every row is stepped as long as any model has steps to go; a model that is done earlier gets
     back what it had after its own last step.
@@ -45,14 +58,14 @@ def stacked_segment(
         recipe: what the models share.
         take: takes a span of steps.
         group: the group.
-        state: after step ``start``, or where ``begin`` says.
-        start, stop: steps.
-        begin: how far the segment is already.
+        state: as it is where the stretch begins.
+        stretch: the steps.
         tick: called between two blocks of steps with what tells how far it is.
 
     Returns:
         Learning rate, gradient norm and update norm of each model's last step, each ``[G]``.
     """
+    start, stop, begin = stretch.start, stretch.stop, stretch.begin
     device = state.slab.device
     last = stop - 1
     before = state.slab.clone() if begin is None else begin.before

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from zoo.train.step import Inputs, State
+from zoo.train.step import Inputs, State, StepRow
 
 __all__ = ["Span", "Take", "TakeSpan", "in_turn", "spans"]
 
@@ -46,8 +46,8 @@ class Span:
         return replace(self, first=first, stop=stop)
 
 
-#: Takes one step of a group: state, inputs, ids, table, live, number.
-Take: TypeAlias = Callable[[State, Inputs, Tensor, Tensor, Tensor, Tensor], None]
+#: Takes one step of a group.
+Take: TypeAlias = Callable[[State, Inputs, StepRow], None]
 #: Takes the steps of a span.
 TakeSpan: TypeAlias = Callable[[State, Inputs, Span], None]
 
@@ -57,8 +57,8 @@ def in_turn(take: Take) -> TakeSpan:
 
     def take_span(state: State, inputs: Inputs, span: Span) -> None:
         rows = (t[span.first : span.stop].unbind() for t in span.tensors)
-        for ids, table, live, number in zip(*rows, strict=True):
-            take(state, inputs, ids, table, live, number)
+        for row in zip(*rows, strict=True):
+            take(state, inputs, StepRow(*row))
 
     return take_span
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,9 @@ from torch import Tensor
 from zoo.architectures.network import Network
 from zoo.architectures.op import Mode
 from zoo.data.augment import AUGMENTATIONS
-from zoo.kernels.gather import MOVES, Draw, gather
+from zoo.kernels.gather import MOVES, Draw, Reading, gather
 from zoo.kernels.language import on_device
+from zoo.kernels.optimizer_step import Update
 from zoo.objectives import Objective, Settings
 from zoo.optim.base import Optimizer
 from zoo.optim.fused import fused_step
@@ -25,7 +26,7 @@ from zoo.train.batches import taken
 from zoo.train.dynamic import DietRuns, Dynamic, Memory, Presented
 from zoo.train.fresh import FreshExamples
 
-__all__ = ["Inputs", "Recipe", "State", "advance", "gradient"]
+__all__ = ["Inputs", "Recipe", "State", "StepRow", "advance", "gradient"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +73,22 @@ class State:
     active: Tensor
     diverged: Tensor
     memory: Memory = ()
+
+
+class StepRow(NamedTuple):
+    """What changes from step to step, of one step.
+
+    Args:
+        ids: ``[G, B]`` example ids.
+        table: ``[n, G, 1]`` coefficients of the optimizer.
+        live: ``[G]`` bool, false for models that are done.
+        number: ``[G]`` int64, each model's own step.
+    """
+
+    ids: Tensor
+    table: Tensor
+    live: Tensor
+    number: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,10 +152,11 @@ def _gathered(
 ) -> tuple[Tensor, Tensor]:
     """Return what :func:`_batch` does, by one kernel."""
     if name == "none":  # the data set is in the stacked form already
-        x, labels = gather(inputs.x.flatten(1), inputs.targets, ids, flatten=True)
+        x, labels = gather(inputs.x.flatten(1), inputs.targets, ids, Reading(flatten=True))
         return x.view(*ids.shape, *inputs.x.shape[1:]), labels
     draw = Draw(name, inputs.augment_seed, step, inputs.strength)
-    return gather(inputs.x, inputs.targets, ids, draw=draw, flatten=recipe.network.flatten)
+    how = Reading(flatten=recipe.network.flatten, draw=draw)
+    return gather(inputs.x, inputs.targets, ids, how)
 
 
 def _mode(recipe: Recipe, inputs: Inputs, step: Tensor) -> Mode:
@@ -174,15 +192,7 @@ def gradient(
     return loss, recipe.network.flat_gradient(grads), buffers, memory
 
 
-def advance(
-    recipe: Recipe,
-    state: State,
-    inputs: Inputs,
-    ids: Tensor,
-    table: Tensor,
-    live: Tensor,
-    number: Tensor,
-) -> State:
+def advance(recipe: Recipe, state: State, inputs: Inputs, row: StepRow) -> State:
     """Return the state after one step; a pure function, so that it can be compiled whole.
 
     Every row is stepped, also one that has diverged, that is done, or that is a dummy: what these
@@ -192,14 +202,12 @@ def advance(
         recipe: what the models share.
         state: before the step.
         inputs: the group's fixed inputs.
-        ids: ``[G, B]`` example ids.
-        table: ``[n, G, 1]`` coefficients of the optimizer.
-        live: ``[G]`` bool, false for models that are done.
-        number: ``[G]`` int64, each model's own step.
+        row: the step.
     """
+    ids, table, live, number = row
     loss, grad, buffers, memory = gradient(recipe, state.slab, inputs, ids, number, state.memory)
     if on_device(state.slab, grad):
-        return _stepped(recipe, state, (loss, grad, buffers, memory), table, live, number)
+        return _stepped(recipe, state, (loss, grad, buffers, memory), row)
     names = recipe.optimizer.names(clipped=bool(recipe.shared.get("has_clip_norm")))
     coefficients = dict(zip(names, table.unbind(0), strict=True))
     layout = recipe.network.layout
@@ -220,22 +228,18 @@ def _stepped(
     recipe: Recipe,
     state: State,
     found: tuple[Tensor, Tensor, Tensor | None, Memory],
-    table: Tensor,
-    live: Tensor,
-    number: Tensor,
+    row: StepRow,
 ) -> State:
     """Return what :func:`advance` does, by kernels that write into the slabs of ``state``.
 
     Rows that are done or diverged are not even read.
     """
     loss, grad, buffers, memory = found
-    on = state.active & live
+    on = state.active & row.live
     bad = on & ~torch.isfinite(loss)
     trained = recipe.network.layout.trained
-    fused_step(
-        recipe.optimizer, state.slab[:, :trained], grad, state.moments, table, on,
-        recipe.shared, recipe.network.layout,
-    )  # fmt: skip
+    update = Update(state.slab[:, :trained], grad, state.moments, row.table, on)
+    fused_step(recipe.optimizer, update, recipe.shared, recipe.network.layout)
     if buffers is not None:
         old = state.slab[:, trained:]
         old.copy_(torch.where(on.unsqueeze(1), buffers, old))
@@ -243,6 +247,6 @@ def _stepped(
         slab=state.slab,
         moments=state.moments,
         active=state.active & ~bad,
-        diverged=torch.where(bad, number, state.diverged),
+        diverged=torch.where(bad, row.number, state.diverged),
         memory=memory,
     )

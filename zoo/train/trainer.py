@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,16 +40,34 @@ from zoo.train.pause import (
 )
 from zoo.train.plan import Cohort, Plan, Task
 from zoo.train.reference import reference_segment
-from zoo.train.segment import current_rates, stacked_segment
+from zoo.train.segment import Stretch, current_rates, stacked_segment
 from zoo.train.step import Recipe, State
 from zoo.train.task_data import cohort_objective, task_data
 
-__all__ = ["TaskTrainer"]
+__all__ = ["Engine", "TaskTrainer"]
 
 Columns = dict[str, Tensor]
 
 #: Name of a tensor of the dynamic diet's memory among the resume arrays.
 _MEMORY = "diet_{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What computes the steps.
+
+    Args:
+        backend: one of :data:`zoo.train.backends.BACKENDS`; ``"auto"`` takes the cohort's own.
+        device: a torch device; ``"auto"`` takes the type that the cohort was planned for. The bits
+            of a run hold for one type of device.
+    """
+
+    backend: str = "auto"
+    device: str = "auto"
+
+
+#: What a cohort was planned for.
+PLANNED = Engine()
 
 
 class TaskTrainer:
@@ -62,9 +80,7 @@ class TaskTrainer:
         plan: the plan.
         cohort: the task's cohort.
         task: the rows.
-        backend: ``"auto"`` takes the cohort's own.
-        device: a torch device; ``"auto"`` takes the type that the cohort was planned for. The bits
-            of a run hold for one type of device.
+        engine: what computes; by default what the cohort was planned for.
         paths: user paths of data sets.
         kept: run id to the examples that its static diet keeps.
 
@@ -82,18 +98,17 @@ class TaskTrainer:
         cohort: Cohort,
         task: Task,
         *,
-        backend: str = "auto",
-        device: str = "auto",
+        engine: Engine = PLANNED,
         paths: Mapping[str, str] | None = None,
         kept: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> None:
         self.cohort = cohort
         self.task = task
-        self.device = torch.device(cohort.device if device == "auto" else device)
+        self.device = torch.device(cohort.device if engine.device == "auto" else engine.device)
         check_device(str(self.device))
-        self.backend = cohort.backend if backend == "auto" else backend
+        self.backend = cohort.backend if engine.backend == "auto" else engine.backend
         if self.backend not in BACKENDS:
-            msg = f"unknown backend {backend!r}; allowed: auto, {', '.join(BACKENDS)}"
+            msg = f"unknown backend {self.backend!r}; allowed: auto, {', '.join(BACKENDS)}"
             raise TrainError(msg)
         self.runs = cohort.runs[task.start : task.stop]
         network = build(self.runs[0], cohort.data_shape)
@@ -308,9 +323,8 @@ class TaskTrainer:
         start, stop = group.steps[:, k - 1], group.steps[:, k]
         if self.backend == "reference":
             return reference_segment(self.recipe, self.data, group, state, start, stop)
-        return stacked_segment(
-            self.recipe, self.take, group, state, start, stop, begin=begin, tick=tick
-        )
+        stretch = Stretch(start, stop, begin)
+        return stacked_segment(self.recipe, self.take, group, state, stretch, tick=tick)
 
     def _checkpoint(
         self, k: int, states: list[State], parts: list[tuple[Columns, Tensor | None]]

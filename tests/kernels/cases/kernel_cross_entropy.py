@@ -8,7 +8,9 @@ from bounds import assert_near, double, same_bits
 from torch.nn import functional as F
 
 from zoo.kernels.cross_entropy import (
+    PLAIN,
     TILE,
+    LossTerms,
     cross_entropy,
     softmax_cross_entropy,
     softmax_cross_entropy_torch,
@@ -28,13 +30,12 @@ def inputs(normal, random, G, B, C, *, scale=5.0):
     return z, labels, torch.linspace(0, 0.3, G)
 
 
-def both(z, labels, smoothing, *, form="online", **more):
-    found = softmax_cross_entropy(z, labels, smoothing, scores=True, form=form, **more)
-    wide = {name: double(value) for name, value in more.items()}
-    wanted = softmax_cross_entropy_torch(
-        z.double(), labels, smoothing.double(), scores=True, **wide
-    )
-    plain = softmax_cross_entropy_torch(z, labels, smoothing, scores=True, **more)
+def both(z, labels, smoothing, *, form="online", terms=PLAIN):
+    given = {"terms": terms, "scores": True}
+    found = softmax_cross_entropy(z, labels, smoothing, form=form, **given)
+    plain = softmax_cross_entropy_torch(z, labels, smoothing, **given)
+    given["terms"] = LossTerms(*(None if term is None else double(term) for term in terms))
+    wanted = softmax_cross_entropy_torch(z.double(), labels, smoothing.double(), **given)
     return found, wanted, plain
 
 
@@ -50,12 +51,12 @@ def check(found, wanted, plain):
 @pytest.mark.parametrize("rich", [False, True], ids=["plain", "soft-weighted-z"])
 def test_equals_float64(normal, random, shape, form, rich):
     z, labels, smoothing = inputs(normal, random, *shape)
-    more = {}
+    terms = LossTerms()
     if rich:
         weights = torch.rand(shape[:2], generator=random)
         weights[:, 0] = 0
-        more = {"targets": normal(*shape).softmax(-1), "weights": weights, "z_loss": smoothing / 9}
-    check(*both(z, labels, smoothing, form=form, **more))
+        terms = LossTerms(normal(*shape).softmax(-1), weights, smoothing / 9)
+    check(*both(z, labels, smoothing, form=form, terms=terms))
 
 
 def test_reference_equals_torch(normal, random):
@@ -74,12 +75,8 @@ def test_reference_with_soft_targets_weights_and_z_loss_is_the_gradient_of_its_m
     z, labels, smoothing = inputs(normal, random, 2, 4, 3)
     z = z.double().requires_grad_()
     weights = torch.tensor([[1.0, 0, 2, 0.5], [0, 0, 0, 0]])
-    more = {
-        "targets": normal(2, 4, 3).double().softmax(-1),
-        "weights": weights,
-        "z_loss": smoothing,
-    }
-    found = softmax_cross_entropy_torch(z, labels, smoothing, **more)
+    terms = LossTerms(normal(2, 4, 3).double().softmax(-1), weights, smoothing)
+    found = softmax_cross_entropy_torch(z, labels, smoothing, terms=terms)
     (wanted,) = torch.autograd.grad(found.mean.sum(), z)
     torch.testing.assert_close(found.dlogits, wanted, rtol=1e-10, atol=1e-12)
 
@@ -114,14 +111,14 @@ def test_ties_are_wrong_and_padded_rows_are_silent(normal, random):
     weights = torch.tensor([[1.0, 1.0, 0.0]])
     z[0, 2] = float("nan")
     found = softmax_cross_entropy(
-        z, torch.tensor([[0, 2, 1]]), torch.zeros(1), weights=weights, scores=True
+        z, torch.tensor([[0, 2, 1]]), torch.zeros(1), terms=LossTerms(weights=weights), scores=True
     )
     assert found.correct[0, :2].tolist() == [False, True]
     assert found.loss[0, 2] == 0
     assert (found.dlogits[0, 2] == 0).all()
     assert torch.isfinite(found.mean).all()
     nothing = softmax_cross_entropy(
-        z, torch.zeros(1, 3).long(), torch.zeros(1), weights=0 * weights
+        z, torch.zeros(1, 3).long(), torch.zeros(1), terms=LossTerms(weights=0 * weights)
     )
     assert nothing.mean.tolist() == [0]
 

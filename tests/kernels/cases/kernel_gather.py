@@ -6,7 +6,7 @@ import pytest
 import torch
 from bounds import same_bits
 
-from zoo.kernels.gather import Draw, gather, gather_torch
+from zoo.kernels.gather import Draw, Reading, gather, gather_torch
 
 SHAPES = [(5,), (3, 7), (1, 4, 6), (3, 5, 5), (1, 1, 1), (2, 33, 40)]
 
@@ -27,8 +27,8 @@ def drawn(name, G=2, strength=2.0):
 
 
 def agree(*arguments, **more):
-    found, labels = gather(*arguments, **more)
-    wanted, wanted_labels = gather_torch(*arguments, **more)
+    found, labels = gather(*arguments, Reading(**more))
+    wanted, wanted_labels = gather_torch(*arguments, Reading(**more))
     assert found.shape == wanted.shape
     assert torch.equal(labels, wanted_labels)
     assert torch.equal(found, wanted)
@@ -57,7 +57,7 @@ def test_bytes_are_normalised_with_the_bits_of_division(random, shape):
 def test_moves_with_the_random_numbers_of_the_reference(random, name, flatten):
     data = batch(random, (2, 5, 6), B=9)
     found = agree(*data, draw=drawn(name), flatten=flatten)
-    assert not torch.equal(found, gather(*data, flatten=flatten)[0])
+    assert not torch.equal(found, gather(*data, Reading(flatten))[0])
 
 
 def test_moves_along_one_axis_and_out_of_the_picture(random):
@@ -74,20 +74,20 @@ def test_zeros_come_in_after_normalisation(random):
 def test_a_model_does_not_depend_on_its_neighbours(random):
     x, labels, ids = batch(random, (2, 5, 6), G=3, B=5)
     draw = drawn("shift", 3)
-    together = gather(x, labels, ids, draw=draw, flatten=False)[0]
+    together = gather(x, labels, ids, Reading(flatten=False, draw=draw))[0]
     for g in (2, 1):
         own = Draw("shift", *(v[g : g + 1] for v in (draw.seed, draw.step, draw.strength)))
-        alone = gather(x, labels[g : g + 1], ids[g : g + 1], draw=own, flatten=False)[0]
+        alone = gather(x, labels[g : g + 1], ids[g : g + 1], Reading(flatten=False, draw=own))[0]
         assert same_bits(alone, together[g : g + 1])
 
 
 def test_bfloat16_and_broken_values(random):
     x, labels, ids = batch(random, (4, 1))
     x[ids[0, 0], 0] = torch.nan
-    found = gather(x, labels, ids, flatten=True)[0]
+    found = gather(x, labels, ids, Reading(flatten=True))[0]
     assert torch.isnan(found[0, 0, 0, 0])
     assert torch.isfinite(found[0, 0, 0, 1:]).all()
-    half = gather(x, labels, ids, flatten=True, dtype=torch.bfloat16)[0]
+    half = gather(x, labels, ids, Reading(flatten=True, dtype=torch.bfloat16))[0]
     assert half.dtype == torch.bfloat16
     good = torch.isfinite(found)
     assert ((half.float() - found).abs() <= 2.0**-7 * found.abs())[good].all()

@@ -8,7 +8,7 @@ from bounds import assert_near, same_bits
 
 from zoo.architectures.activations import ACTIVATIONS
 from zoo.kernels.activation import FUSED
-from zoo.kernels.batch_norm import batch_norm, batch_norm_backward, batch_norm_torch
+from zoo.kernels.batch_norm import BatchNormForm, batch_norm, batch_norm_backward, batch_norm_torch
 from zoo.kernels.norm import Affine, NormSpec, norm, norm_backward, norm_torch
 
 NAMES = ("weight", "bias", "gate")
@@ -143,14 +143,14 @@ def test_batch_norm(normal, shape, virtual, activation, masked):
     if masked:
         valid = torch.ones(shape[:2], dtype=torch.bool)
         valid[0, 1] = False
-    own = {"virtual": virtual, "activation": activation, "valid": valid}
-    y, new, saved = batch_norm(x, weight, bias, running, momentum, **own)
-    found = batch_norm_backward(x, weight, bias, saved, dy, **own)
+    form = BatchNormForm(virtual, activation, valid=valid)
+    y, new, saved = batch_norm(x, weight, bias, running, momentum, form)
+    found = batch_norm_backward(x, weight, bias, saved, dy, form)
     results = []
     for dtype in (torch.float64, torch.float32):
         leaves = [t.to(dtype).requires_grad_() for t in (x, weight, bias)]
         stats = tuple(r.to(dtype) for r in running)
-        out, moved = batch_norm_torch(*leaves, stats, momentum.to(dtype), **own)
+        out, moved = batch_norm_torch(*leaves, stats, momentum.to(dtype), form)
         results.append((out.detach(), moved, torch.autograd.grad(out, leaves, dy.to(dtype))))
     exact, plain = results
     assert_near(y, exact[0], 4e-6, torch32=plain[0])
@@ -171,9 +171,7 @@ def test_batch_norm_of_one_model_is_torchs(normal):
         ):  # fmt: skip
             old.copy_(value)
     wanted = torch.relu(module(x[0].mT)).mT
-    y, new, _ = batch_norm(
-        x, weight, bias, running, torch.tensor([0.1]), virtual=6, activation="relu"
-    )
+    y, new, _ = batch_norm(x, weight, bias, running, torch.tensor([0.1]), BatchNormForm(6, "relu"))
     torch.testing.assert_close(y[0], wanted, rtol=1e-5, atol=4e-6)
     torch.testing.assert_close(new[0][0], module.running_mean, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(new[1][0], module.running_var, rtol=1e-6, atol=1e-6)
@@ -181,12 +179,12 @@ def test_batch_norm_of_one_model_is_torchs(normal):
 
 def test_batch_norm_of_neighbours_and_broken_models(normal):
     x, weight, bias, running, momentum = batch_case(normal, 3, 4, 3, 5)
-    y, new, saved = batch_norm(x, weight, bias, running, momentum, virtual=2)
-    wanted = (y, *new, *batch_norm_backward(x, weight, bias, saved, x, virtual=2))
+    y, new, saved = batch_norm(x, weight, bias, running, momentum, BatchNormForm(2))
+    wanted = (y, *new, *batch_norm_backward(x, weight, bias, saved, x, BatchNormForm(2)))
     x[1] = float("nan")
     order = torch.tensor([2, 1])
     parts = [t[order] for t in (x, weight, bias, running[0], running[1], momentum)]
-    y, new, saved = batch_norm(*parts[:3], tuple(parts[3:5]), parts[5], virtual=2)
-    found = (y, *new, *batch_norm_backward(*parts[:3], saved, parts[0], virtual=2))
+    y, new, saved = batch_norm(*parts[:3], tuple(parts[3:5]), parts[5], BatchNormForm(2))
+    found = (y, *new, *batch_norm_backward(*parts[:3], saved, parts[0], BatchNormForm(2)))
     for one, all_of in zip(found, wanted, strict=True):
         assert same_bits(one[0], all_of[2])

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[2] / "train"))
 from engine_cases import plan_of
 
 from zoo.kernels.newton_schulz import newton_schulz, newton_schulz_torch
-from zoo.kernels.optimizer_step import FAMILIES
+from zoo.kernels.optimizer_step import FAMILIES, Update
 from zoo.optim import OPTIMIZERS
 from zoo.optim.fused import fused_step, has_kernel
 from zoo.spec.run import RunSpec
@@ -60,10 +60,9 @@ class Setting:
         moments = [m[rows].clone() for m in self.moments]
         active = torch.ones(len(slab), dtype=torch.bool) if active is None else active
         for t in range(steps):
-            fused_step(
-                self.optimizer, slab[:, : self.layout.trained], self.grads[t][rows].contiguous(),
-                moments, self.table[t][:, rows], active, self.key, self.layout,
-            )  # fmt: skip
+            p, g = slab[:, : self.layout.trained], self.grads[t][rows].contiguous()
+            update = Update(p, g, moments, self.table[t][:, rows], active)
+            fused_step(self.optimizer, update, self.key, self.layout)
         return slab, moments
 
     def plain(self, dtype):
