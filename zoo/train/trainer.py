@@ -58,8 +58,7 @@ class Engine:
 
     Args:
         backend: one of :data:`zoo.train.backends.BACKENDS`; ``"auto"`` takes the cohort's own.
-        device: a torch device; ``"auto"`` takes the type that the cohort was planned for. The bits
-            of a run hold for one type of device.
+        device: a torch device; ``"auto"`` takes the cohort's type. Bits hold for one type.
     """
 
     backend: str = "auto"
