@@ -65,7 +65,6 @@ class Engine:
     device: str = "auto"
 
 
-#: What a cohort was planned for.
 PLANNED = Engine()
 
 
