@@ -65,10 +65,6 @@ class MidpointSearch:
     lr: float = 0.1
 
 
-#: A search of the usual length.
-USUAL = MidpointSearch()
-
-
 @pinned()
 def align_rows(
     rows: Tensor,
@@ -77,7 +73,7 @@ def align_rows(
     *,
     method: str = "weights",
     probe: AlignmentProbe | None = None,
-    search: MidpointSearch = USUAL,
+    search: MidpointSearch = MidpointSearch(),
 ) -> Tensor:
     """Return each row with its units permuted towards a reference; outputs do not change.
 

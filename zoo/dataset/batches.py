@@ -41,11 +41,17 @@ class Shuffle:
     Args:
         seed, epoch: of the order.
         window: shards whose rows are mixed.
+
+    Raises:
+        QueryError: a window below 1.
     """
 
     seed: int = 0
     epoch: int = 0
     window: int = WINDOW
+
+    def __post_init__(self) -> None:
+        row_count(self.window, "window", 1)
 
 
 def plan_batches(
@@ -64,11 +70,9 @@ def plan_batches(
         drop_last: leave batches with fewer rows out.
 
     Raises:
-        QueryError: a batch or window below 1.
+        QueryError: a batch below 1.
     """
     batch = row_count(batch, "batch", 1)
-    if shuffle is not None:
-        row_count(shuffle.window, "window", 1)
     found: list[NDArray[np.int64]] = []
     for number, positions in enumerate(by_structure(view).values()):
         if shuffle is not None:

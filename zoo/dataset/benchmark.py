@@ -265,8 +265,8 @@ def benchmark(
                 found += _rows(targets, name, model, predicted, view, seed)
     if "neural graph" in models:
         predicted = [np.empty_like(t.values) for t in targets]
+        training = NeuralTraining(epochs=epochs, seed=seed)
         for train, test in parts:
-            training = NeuralTraining(epochs=epochs, seed=seed)
             scores = fit_neural(view, targets, train, test, training=training, tick=steps.epoch)
             for target, out, score in zip(targets, predicted, scores, strict=True):
                 out[test] = target.decoded(score, train)

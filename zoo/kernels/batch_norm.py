@@ -139,21 +139,8 @@ def batch_norm_backward(
     grid, flags = _tiles(x, form, _BACKWARD_TILE)
     dx = torch.empty(x.shape, device=x.device)
     dw, db = (torch.empty(weight.shape, device=x.device) for _ in range(2))
-    launch(
-        _backward_kernel,
-        grid,
-        x,
-        dy,
-        weight,
-        bias,
-        form.valid,
-        *saved,
-        dx,
-        dw,
-        db,
-        warps=8,
-        **flags,
-    )
+    given = (x, dy, weight, bias, form.valid, *saved)
+    launch(_backward_kernel, grid, *given, dx, dw, db, warps=8, **flags)
     return dx, dw, db
 
 

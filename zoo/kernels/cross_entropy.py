@@ -24,6 +24,7 @@ from zoo.kernels.softmax import online_step, two_pass_exp, two_pass_step
 
 __all__ = [
     "FORM",
+    "PLAIN",
     "CrossEntropy",
     "LossTerms",
     "cross_entropy",

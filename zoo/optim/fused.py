@@ -102,8 +102,10 @@ def _muon_step(update: Update, roles: frozenset[str], layout: Layout) -> None:
     for segment in _hidden(layout):
         own = slice(segment.offset, segment.stop)
         m = torch.addcmul(first[:, own], column["gain"], g[:, own] - first[:, own])
-        ahead = torch.addcmul(g[:, own], column["momentum"], m - g[:, own])
-        matrix = (ahead if update.nesterov else m).reshape(len(m), segment.shape[0], -1)
+        u = m
+        if update.nesterov:
+            u = torch.addcmul(g[:, own], column["momentum"], m - g[:, own])
+        matrix = u.reshape(len(u), segment.shape[0], -1)
         turned = newton_schulz(matrix).flatten(1)
         keep = column["keep"] if segment.role in roles else 1.0
         size = RMS * max(matrix.shape[1:]) ** 0.5
@@ -132,7 +134,7 @@ def _decay_columns(layout: Layout, roles: frozenset[str], device: torch.device) 
 def _chunks(layout: Layout, roles: frozenset[str], device: torch.device) -> Pieces:
     """Cut every tensor into chunks of at most CHUNK_COLUMNS."""
     cuts = {s: [*range(s.offset, s.stop, CHUNK_COLUMNS), s.stop] for s in trained_segments(layout)}
-    return _table(cuts, roles, device)
+    return _pieces(cuts, roles, device)
 
 
 @cache
@@ -142,10 +144,10 @@ def _rows(layout: Layout, roles: frozenset[str], device: torch.device) -> Pieces
     for s in trained_segments(layout):
         length = s.size // s.shape[0] if is_matrix(s) else s.size
         cuts[s] = [*range(s.offset, s.stop, length), s.stop]
-    return _table(cuts, roles, device)
+    return _pieces(cuts, roles, device)
 
 
-def _table(
+def _pieces(
     cuts: Mapping[Segment, Sequence[int]], roles: frozenset[str], device: torch.device
 ) -> Pieces:
     rows: list[list[int]] = []

@@ -143,7 +143,7 @@ class LandscapeStage:
         }
         first = {reader.plan.data_key(c.runs[0]): c.id for c in reversed(reader.plan.cohorts)}
         data = {name: _data(reader, cohort, paths) for name, cohort in first.items()}
-        publish_landscape(path, reader, settings, models, cells, data)
+        publish_landscape(path, reader, folder, models, cells, data)
 
 
 LANDSCAPE = LandscapeStage()

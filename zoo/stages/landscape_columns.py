@@ -16,13 +16,13 @@ from zoo.landscape.cells import all_pairs, pair_mean, ring_pairs
 from zoo.landscape.probes import probe_facts
 from zoo.store import (
     DerivedColumn,
+    StageFolder,
     StoreReader,
     TableColumn,
     newest_table,
     publish,
     publish_next,
     read_table,
-    stage_id,
 )
 from zoo.train.cells import Cell, cells_of
 from zoo.train.plan import Plan
@@ -45,7 +45,7 @@ _FRESH = "evaluation mode, with statistics estimated anew at every point"
 def publish_landscape(
     path: Path,
     reader: StoreReader,
-    settings: Mapping[str, Any],
+    folder: StageFolder,
     models: _ModelParts,
     cells: _CellParts,
     data: Mapping[str, TaskData],
@@ -55,19 +55,20 @@ def publish_landscape(
     Args:
         path: the store.
         reader: the same.
-        settings: of the stage.
+        folder: of the stage.
         models, cells: the parts.
         data: data set → what the probes are drawn from.
 
     Raises:
         StoreError: the disk refuses.
     """
+    settings = folder.settings
     facts = {
         "probes": {name: probe_facts(found, settings["probes"]) for name, found in data.items()}
     }
     columns = _model_columns(reader.plan, settings, models, facts)
     if columns:
-        publish(path, columns, stage=_STAGE, stage_id=stage_id(_STAGE, settings))
+        publish(path, columns, stage=_STAGE, stage_id=folder.id)
     for from_end in sorted({key[1] for key in (*models, *cells)}):
         here = {metric: parts for (metric, e), parts in cells.items() if e == from_end}
         if from_end and not here:

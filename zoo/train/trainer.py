@@ -65,9 +65,6 @@ class Engine:
     device: str = "auto"
 
 
-PLANNED = Engine()
-
-
 class TaskTrainer:
     """Trains the rows of one task (R models) from checkpoint to checkpoint.
 
@@ -96,7 +93,7 @@ class TaskTrainer:
         cohort: Cohort,
         task: Task,
         *,
-        engine: Engine = PLANNED,
+        engine: Engine = Engine(),
         paths: Mapping[str, str] | None = None,
         kept: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> None:
